@@ -1,0 +1,144 @@
+//! A stackerfile as data: substituted, checked, every directive of its own type, every host path absolute.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::action::{Attributes, Network, Platform};
+
+/// One file that was read.
+#[derive(Clone, Debug)]
+pub struct Stackerfile {
+    /// Absolute.
+    pub path: PathBuf,
+    /// The text after substitution, which every [`Place`] refers to.
+    pub text: Arc<str>,
+    /// `config.prerequisites`, absolute, each with its place in this file.
+    pub prerequisites: Vec<(PathBuf, Place)>,
+    /// In file order.
+    pub layers: Vec<Layer>,
+}
+
+/// Bytes of a stackerfile's text, for a caret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Absolute path of the stackerfile.
+    pub path: Arc<std::path::Path>,
+    /// Byte range in its substituted text.
+    pub span: Range<usize>,
+}
+
+/// One layer as its stackerfile says it.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// Name and tag.
+    pub name: String,
+    /// Of the name.
+    pub place: Place,
+    /// `from`.
+    pub base: Base,
+    /// In the order of the file.
+    pub imports: Vec<Import>,
+    /// The script's lines joined, without the default `#!` line.
+    pub run: Option<String>,
+    /// Environment of the run.
+    pub build_env: BTreeMap<String, String>,
+    /// Anchored regexes over names of host variables; compiled once here so that a bad one has a place.
+    pub build_env_passthrough: Vec<regex::Regex>,
+    /// What goes to the image config and manifest, never into a key.
+    pub settings: ImageSettings,
+    /// Built, never tagged.
+    pub build_only: bool,
+    /// Network of the run.
+    pub network: Network,
+    /// Platform of the result; `os`/`arch` or the host's.
+    pub platform: Platform,
+    /// `os` or `arch` was written.
+    pub platform_given: bool,
+}
+
+/// `from`.
+#[derive(Clone, Debug)]
+pub enum Base {
+    /// Another layer.
+    Built {
+        /// Its name.
+        tag: String,
+        /// Of the name.
+        place: Place,
+    },
+    /// A tag of an OCI layout on disk.
+    Oci {
+        /// Absolute path of the layout.
+        layout: PathBuf,
+        /// The tag, or `None` when the layout's only manifest is meant.
+        tag: Option<String>,
+        /// Of the url.
+        place: Place,
+    },
+    /// A tar on disk.
+    Tar {
+        /// Absolute.
+        path: PathBuf,
+        /// Of the url.
+        place: Place,
+    },
+    /// An empty root.
+    Scratch,
+}
+
+/// One entry of `imports`.
+#[derive(Clone, Debug)]
+pub struct Import {
+    /// Of the path.
+    pub place: Place,
+    /// Where it comes from.
+    pub source: Source,
+    /// As written, absolute, with its trailing slash.
+    pub dest: Option<String>,
+    /// `mode`, `uid`, `gid`.
+    pub attributes: Attributes,
+    /// sha256 that a file must have.
+    pub hash: Option<[u8; 32]>,
+}
+
+/// Where an import comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A file or directory of the host.
+    Host {
+        /// Absolute, without a trailing slash.
+        path: PathBuf,
+        /// It was written with one.
+        trailing_slash: bool,
+    },
+    /// A file or directory of another layer: `stacker://layer/path`.
+    Layer {
+        /// Name.
+        layer: String,
+        /// Absolute path in it.
+        path: String,
+    },
+}
+
+/// Directives that end in image config and manifest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageSettings {
+    /// Variables; replace those of the base.
+    pub environment: BTreeMap<String, String>,
+    /// Config labels.
+    pub labels: BTreeMap<String, String>,
+    /// Manifest annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// `None`: inherited.
+    pub cmd: Option<Vec<String>>,
+    /// `None`: inherited. `full_command` sets this, and `cmd` to empty.
+    pub entrypoint: Option<Vec<String>>,
+    /// `None`: inherited.
+    pub working_dir: Option<String>,
+    /// `None`: inherited.
+    pub runtime_user: Option<String>,
+    /// Added to the base's.
+    pub volumes: Vec<String>,
+}

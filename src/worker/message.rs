@@ -1,0 +1,182 @@
+//! What the main process asks a worker to do, and what a worker answers: the same messages will serve a remote worker.
+//!
+//! A job names its directories by their short names beneath the roots directory (see [`crate::place`]); files of the
+//! main process (tars, blobs, listings, logs) travel beside the message as open descriptors, in the order that each
+//! variant names.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::action::{Attributes, Network};
+use crate::digest::{BlobDigest, Chain, DiffId, TreeDigest};
+use crate::listing::Time;
+
+/// One job, done by one worker process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Job {
+    /// Unpack a layer of an image onto `parent`. Descriptors: blob (read), listing (write).
+    /// The answer is `Sealed` with the very `diff_id`, else an error.
+    UnpackLayer {
+        /// The layers beneath.
+        parent: Chain,
+        /// What the uncompressed tar must hash to.
+        diff_id: DiffId,
+        /// What the blob must hash to.
+        blob: BlobDigest,
+        /// Unique name of the draft directory.
+        draft: String,
+    },
+    /// Unpack and normalise a tar base. Descriptors: tar (read), listing (write).
+    UnpackTar {
+        /// Unique name of the draft directory.
+        draft: String,
+    },
+    /// Copy `path` of a chain to `imports/NAME` with mode, owner and xattrs as they are there, then apply `attributes`.
+    /// Descriptors: none. The answer is `Staged`.
+    StageFromLayer {
+        /// Where to read.
+        chain: Chain,
+        /// Resolved path in it, no leading slash.
+        path: Vec<u8>,
+        /// Overrides.
+        attributes: Attributes,
+        /// Time that every entry gets.
+        time: i64,
+        /// The directory to make beneath `imports`; the tree is its entry `t`.
+        name: String,
+    },
+    /// Give the staged `imports/NAME/t` its overrides (owners that main can not set) and times. Descriptors: none.
+    Own {
+        /// Directory beneath `imports`.
+        name: String,
+        /// Overrides.
+        attributes: Attributes,
+        /// Time that every entry gets.
+        time: i64,
+    },
+    /// Seal the staged `imports/NAME/t` as a layer at `dest`. The staged directory is used up. Descriptors: listing (write).
+    Import {
+        /// The layers beneath.
+        parent: Chain,
+        /// Directory beneath `imports`.
+        name: String,
+        /// Resolved place in the image, no leading slash; empty for the root.
+        dest: Vec<u8>,
+        /// Time of all entries of the layer.
+        time: i64,
+        /// Unique name of the draft directory.
+        draft: String,
+    },
+    /// Run a script and seal what it changed. Descriptors: log (write), listing (write).
+    Run(Box<RunJob>),
+    /// Write the layer tar of the topmost layer of `chain`, compressed. Descriptors: blob (write). The answer is `Packed`.
+    Pack {
+        /// The layer is the last of it.
+        chain: Chain,
+        /// Codec.
+        compression: Compression,
+    },
+    /// Make `trees/SHORT` of `chain` by merging the deltas beneath (hard links, else reflinks, else copies). Descriptors: none.
+    Tree {
+        /// The whole stack.
+        chain: Chain,
+    },
+    /// Remove directories beneath the roots directory (each first renamed into `trash`), whoever owns them. Descriptors: none.
+    Remove {
+        /// Relative to the roots directory: `drafts/x`, `imports/y`, `trash/z`.
+        paths: Vec<String>,
+    },
+}
+
+/// A script to run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunJob {
+    /// The layer's name: title of the sandbox.
+    pub layer: String,
+    /// The layers beneath.
+    pub parent: Chain,
+    /// Executed as it is; starts with `#!`.
+    pub script: String,
+    /// The whole environment of the script, keyed or not.
+    pub environment: BTreeMap<String, String>,
+    /// (place, directory beneath `imports`).
+    pub mounts: Vec<(String, String)>,
+    /// Network mode.
+    pub network: Network,
+    /// N: the newest time of the layers beneath.
+    pub newest: i64,
+    /// T: what new files get.
+    pub time: i64,
+    /// Unique name of the draft directory.
+    pub draft: String,
+}
+
+/// How a blob is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// gzip at a level 1..=9.
+    Gzip(u32),
+    /// zstd at a level 1..=19.
+    Zstd(i32),
+    /// Plain tar.
+    None,
+}
+
+/// What a worker answers, once.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Answer {
+    /// A layer lies in `deltas`; its listing was written to the descriptor.
+    Sealed(Sealed),
+    /// A tree was staged.
+    Staged(TreeDigest),
+    /// A blob was written to the descriptor.
+    Packed {
+        /// sha256 of its bytes.
+        blob: BlobDigest,
+        /// Bytes.
+        size: u64,
+        /// sha256 of the tar before compression.
+        diff_id: DiffId,
+    },
+    /// Done, nothing to tell.
+    Done,
+    /// The script ended with this exit code, or by this signal (128 + number).
+    RunFailed {
+        /// As a shell would say it.
+        code: i32,
+    },
+    /// The job failed at a step, for a reason that a person can read.
+    Failed(Failure),
+}
+
+/// The result of sealing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// `None`: nothing changed, no layer.
+    pub diff_id: Option<DiffId>,
+    /// The newest mtime of the listing.
+    pub newest: Time,
+    /// Entries of the listing.
+    pub entries: u64,
+    /// Bytes of file content.
+    pub bytes: u64,
+    /// Bytes of the tar.
+    pub tar_bytes: u64,
+    /// What was left out, and why.
+    pub warnings: Vec<String>,
+}
+
+/// Why a job failed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Failure {
+    /// What was being done: `mount overlay`, `unpack usr/bin/x`.
+    pub step: String,
+    /// errno, where a system call failed.
+    pub errno: Option<i32>,
+    /// Why.
+    pub message: String,
+    /// Whose fault: the build's input (exit code 1) or the machine's (3).
+    pub users: bool,
+}

@@ -1,0 +1,3 @@
+//! What runs inside the user namespace.
+
+pub mod message;
