@@ -3,6 +3,7 @@
 //! The modules in the order of a build; ARCHITECTURE.md tells the story.
 
 pub mod action;
+pub mod decide;
 pub mod digest;
 pub mod error;
 pub mod graph;

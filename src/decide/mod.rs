@@ -1,0 +1,682 @@
+//! The Decider: a pure state machine that says what to ask, what to run, and what is done.
+//!
+//! It is fed answers and hands out jobs; `build` feeds it real results, `plan` will feed it "would run". It never
+//! touches a file, the clock or the database.
+//!
+//! ```text
+//!            every input known            Answer::Result(Some)
+//!  Waiting ---------------------> Asked ------------------------> Done (hit)
+//!     ^    questions, base layer    |  Answer::Result(None), forced, evicted
+//!     |                             v
+//!     |   the data has gone       Ready --next_run()--> Running --> Done (built) | Failed
+//!     +-----------------------------+----------------------+
+//! ```
+//! A layer's steps are decided one after the other, because each one's base is what the one before came out as: when a
+//! rebuilt base comes out the same, everything above it is a hit.
+
+mod question;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+
+use crate::action::{Action, Attributes, Ids, Kind, Mount, Network, Platform};
+use crate::digest::{Chain, ChainId, ContentDigest, DiffId, Key, TreeDigest};
+use crate::graph::LayerIndex;
+
+pub use question::{Answer, Question, SourceKind};
+
+/// What the deciding of one layer starts from: every host input by digest.
+#[derive(Clone, Debug)]
+pub struct LayerInputs {
+    /// What it builds on.
+    pub base: BaseInput,
+    /// Platform of the result.
+    pub platform: Platform,
+    /// In the order of the stackerfile.
+    pub imports: Vec<ImportInput>,
+    /// The script and its surroundings.
+    pub run: Option<RunInput>,
+    /// Every action of this layer counts as missing.
+    pub forced: bool,
+}
+
+/// What a layer builds on.
+#[derive(Clone, Debug)]
+pub enum BaseInput {
+    /// Another layer of the graph.
+    Built(LayerIndex),
+    /// The layers of an image.
+    Image(Chain),
+    /// A tar, by content.
+    Tar(ContentDigest),
+    /// Nothing.
+    Scratch,
+}
+
+/// One import.
+#[derive(Clone, Debug)]
+pub struct ImportInput {
+    /// Where it comes from.
+    pub source: SourceInput,
+    /// Last component of the path; what a place that ends in `/` is completed with.
+    pub basename: String,
+    /// The path was written with a trailing slash: a directory's contents are meant.
+    pub contents: bool,
+    /// `dest` as written; `None`: mounted under `/stacker/imports`.
+    pub dest: Option<String>,
+    /// Overrides.
+    pub attributes: Attributes,
+}
+
+/// Where an import comes from.
+#[derive(Clone, Debug)]
+pub enum SourceInput {
+    /// A host tree, by content.
+    Host {
+        /// What it is.
+        tree: TreeDigest,
+        /// A file or a directory.
+        kind: SourceKind,
+    },
+    /// A path of another layer; asked for when that layer is done.
+    Layer {
+        /// Which.
+        layer: LayerIndex,
+        /// Absolute path in it.
+        path: String,
+    },
+}
+
+/// The script and its surroundings.
+#[derive(Clone, Debug)]
+pub struct RunInput {
+    /// With its `#!` line.
+    pub script: String,
+    /// Variables in the key; SOURCE_DATE_EPOCH is added here when the host has none.
+    pub environment: BTreeMap<String, String>,
+    /// Network mode.
+    pub network: Network,
+}
+
+/// One step of one layer: tar base, `dest` imports in order, run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StepId {
+    /// Which layer.
+    pub layer: LayerIndex,
+    /// Which of its steps.
+    pub step: usize,
+}
+
+/// What a step does, in terms of the layer's inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepKind {
+    /// Unpack the tar base.
+    Unpack,
+    /// Copy the import with this index.
+    Import(usize),
+    /// Run the script.
+    Run,
+}
+
+/// A step that must run.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Whose.
+    pub id: StepId,
+    /// What is done, from the layer's inputs.
+    pub kind: StepKind,
+    /// Its key.
+    pub key: Key,
+    /// Its action.
+    pub action: Action,
+    /// The layers beneath.
+    pub parent: Chain,
+    /// N: the newest time beneath, in seconds.
+    pub newest: i64,
+    /// Where each `stacker://` import lies, by index of the import.
+    pub sources: BTreeMap<usize, (Chain, Vec<u8>)>,
+    /// Why no stored result is used.
+    pub why: Why,
+}
+
+/// Why no stored result is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The cache knows no result for the key.
+    Missing,
+    /// `--rebuild` or `--no-cache`.
+    Forced,
+    /// There was a result, but all of its data is gone.
+    Evicted,
+}
+
+/// What a key's action came out as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// `None`: nothing changed.
+    pub diff_id: Option<DiffId>,
+    /// The newest time of the layer, rounded up to a second.
+    pub newest: i64,
+}
+
+/// A decided step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decided {
+    /// Its key.
+    pub key: Key,
+    /// What it came out as.
+    pub outcome: Outcome,
+    /// It ran in this build, for this layer.
+    pub built: bool,
+}
+
+/// How a layer ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Not yet.
+    Open,
+    /// All its steps are decided.
+    Done,
+    /// A step failed.
+    Failed,
+    /// It needs a layer that failed, or nothing new was started after a failure.
+    Skipped,
+}
+
+#[derive(Clone, Debug)]
+struct LayerState {
+    status: Status,
+    kinds: Vec<StepKind>,
+    decided: Vec<Decided>,
+    /// The next step was handed out or waits for its twin; answers do not advance the layer.
+    pending: Option<Key>,
+    chain: Chain,
+    newest: i64,
+}
+
+/// The state machine. See the module's header.
+pub struct Decider {
+    inputs: Vec<LayerInputs>,
+    wanted: BTreeSet<LayerIndex>,
+    layers: Vec<LayerState>,
+    dependents: HashMap<LayerIndex, Vec<LayerIndex>>,
+    epoch: i64,
+    host_epoch: bool,
+    keep_going: bool,
+    failed: bool,
+    answers: HashMap<Question, Answer>,
+    waiting: HashMap<Question, BTreeSet<LayerIndex>>,
+    questions: VecDeque<Question>,
+    ready: BTreeMap<StepId, Run>,
+    /// Keys that run or ran in this build, with those who wait for the same one.
+    running: HashMap<Key, (StepId, Vec<LayerIndex>)>,
+    outcomes: HashMap<Key, Outcome>,
+    evicted: HashSet<Key>,
+}
+
+/// What the whole build is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// The host's SOURCE_DATE_EPOCH.
+    pub source_date_epoch: Option<i64>,
+    /// Build everything that does not depend on a failure.
+    pub keep_going: bool,
+}
+
+/// 2000-01-01T00:00:00Z: the time of `scratch`.
+pub const DEFAULT_EPOCH: i64 = 946_684_800;
+
+/// Layer times grow by this many seconds (FAT and zip know only even ones).
+pub const LAYER_TIME_STEP: i64 = 2;
+
+impl Decider {
+    /// `wanted` are the layers to decide; what they need must be among them.
+    pub fn new(inputs: Vec<LayerInputs>, wanted: BTreeSet<LayerIndex>, settings: Settings) -> Decider {
+        let epoch = settings.source_date_epoch.unwrap_or(DEFAULT_EPOCH);
+        let layers = inputs.iter().map(|input| LayerState::new(input, epoch)).collect();
+        let mut dependents: HashMap<LayerIndex, Vec<LayerIndex>> = HashMap::new();
+        for &layer in &wanted {
+            for needed in inputs[layer.0].needs() {
+                dependents.entry(needed).or_default().push(layer);
+            }
+        }
+        let mut decider = Decider {
+            inputs,
+            layers,
+            dependents,
+            epoch,
+            host_epoch: settings.source_date_epoch.is_some(),
+            keep_going: settings.keep_going,
+            failed: false,
+            answers: HashMap::new(),
+            waiting: HashMap::new(),
+            questions: VecDeque::new(),
+            ready: BTreeMap::new(),
+            running: HashMap::new(),
+            outcomes: HashMap::new(),
+            evicted: HashSet::new(),
+            wanted,
+        };
+        for layer in decider.wanted.clone() {
+            decider.advance(layer);
+        }
+        decider
+    }
+
+    /// The next thing to find out; asked once.
+    pub fn next_question(&mut self) -> Option<Question> {
+        self.questions.pop_front()
+    }
+
+    /// The next step to run, in the order of a serial build. Nothing new after a failure, unless told to keep going.
+    pub fn next_run(&mut self) -> Option<Run> {
+        if self.failed && !self.keep_going {
+            return None;
+        }
+        let (_, run) = self.ready.pop_first()?;
+        Some(run)
+    }
+
+    /// Something was found out. Returns the layers that fail because there is no answer.
+    pub fn answered(&mut self, question: Question, answer: Answer) -> BTreeSet<LayerIndex> {
+        let waiting = self.waiting.remove(&question).unwrap_or_default();
+        let nothing = answer == Answer::Nothing;
+        self.answers.insert(question, answer);
+        for layer in &waiting {
+            self.advance(*layer);
+        }
+        if nothing { waiting } else { BTreeSet::new() }
+    }
+
+    /// A step ran (`built`), or another process was found to have run it.
+    pub fn finished(&mut self, id: StepId, key: Key, outcome: Outcome, built: bool) {
+        self.outcomes.insert(key, outcome);
+        self.evicted.remove(&key);
+        let twins = self.running.remove(&key).map(|(_, twins)| twins).unwrap_or_default();
+        self.settle(id.layer, key, outcome, built);
+        for twin in twins {
+            self.settle(twin, key, outcome, false);
+        }
+    }
+
+    /// A step failed, and with it every layer that waits for the same key or needs this one.
+    pub fn failed(&mut self, id: StepId, key: Key) {
+        self.failed = true;
+        let twins = self.running.remove(&key).map(|(_, twins)| twins).unwrap_or_default();
+        for layer in std::iter::once(id.layer).chain(twins) {
+            self.fail(layer);
+        }
+    }
+
+    /// A question has no good answer for this layer (a path that is not there).
+    pub fn fail(&mut self, layer: LayerIndex) {
+        self.failed = true;
+        self.layers[layer.0].status = Status::Failed;
+        self.skip_dependents(layer);
+    }
+
+    /// The file tree behind a host import is not what the key assumed: the layer is decided anew.
+    pub fn host_import_changed(&mut self, id: StepId, key: Key, import: usize, tree: TreeDigest, kind: SourceKind) {
+        let twins = self.running.remove(&key).map(|(_, twins)| twins).unwrap_or_default();
+        self.inputs[id.layer.0].imports[import].source = SourceInput::Host { tree, kind };
+        self.restart(id.layer);
+        for twin in twins {
+            self.restart(twin);
+        }
+    }
+
+    /// Nothing is left of the layer on top of `chain`: its action runs again. False when no step of this build made it.
+    pub fn evicted(&mut self, chain: ChainId) -> bool {
+        let mut found = false;
+        for layer in self.wanted.clone() {
+            let Some(step) = self.step_that_made(layer, chain) else { continue };
+            found = true;
+            let key = self.layers[layer.0].decided[step].key;
+            self.evicted.insert(key);
+            self.outcomes.remove(&key);
+            self.answers.remove(&Question::Result(key));
+            self.restart(layer);
+        }
+        found
+    }
+
+    /// A step that was handed out could not start because data beneath it has gone: decide its layer anew.
+    pub fn postponed(&mut self, id: StepId, key: Key) {
+        let twins = self.running.remove(&key).map(|(_, twins)| twins).unwrap_or_default();
+        for layer in std::iter::once(id.layer).chain(twins) {
+            self.restart(layer);
+        }
+    }
+
+    /// How a layer stands.
+    pub fn status(&self, layer: LayerIndex) -> Status {
+        self.layers[layer.0].status.clone()
+    }
+
+    /// Its steps so far.
+    pub fn decided(&self, layer: LayerIndex) -> &[Decided] {
+        &self.layers[layer.0].decided
+    }
+
+    /// What its steps are.
+    pub fn kinds(&self, layer: LayerIndex) -> &[StepKind] {
+        &self.layers[layer.0].kinds
+    }
+
+    /// The layers it consists of so far, and the newest time in them.
+    pub fn chain(&self, layer: LayerIndex) -> (&Chain, i64) {
+        (&self.layers[layer.0].chain, self.layers[layer.0].newest)
+    }
+
+    /// Ends what is still open, when nothing runs any more.
+    pub fn close(&mut self) {
+        for layer in self.wanted.clone() {
+            if self.layers[layer.0].status == Status::Open {
+                self.layers[layer.0].status = Status::Skipped;
+            }
+        }
+    }
+
+    /// Takes a layer as far as what is known allows.
+    fn advance(&mut self, layer: LayerIndex) {
+        while self.layers[layer.0].status == Status::Open && self.layers[layer.0].pending.is_none() {
+            let step = self.layers[layer.0].decided.len();
+            if step == 0 && self.take_base(layer).is_none() {
+                return;
+            }
+            let Some(&kind) = self.layers[layer.0].kinds.get(step) else {
+                if self.sources_are_done(layer) {
+                    self.layer_done(layer);
+                }
+                return;
+            };
+            let Some((action, sources)) = self.action(layer, kind) else { return };
+            if !self.decide_step(StepId { layer, step }, kind, action, sources) {
+                return;
+            }
+        }
+    }
+
+    /// A layer whose imports are all done; `dest` imports and mounts need them anyway, others must not overtake a failure.
+    fn sources_are_done(&self, layer: LayerIndex) -> bool {
+        self.inputs[layer.0].needs().all(|needed| self.layers[needed.0].status == Status::Done)
+    }
+
+    /// Chain and newest time of the base, when known.
+    fn take_base(&mut self, layer: LayerIndex) -> Option<()> {
+        let (chain, newest) = match self.inputs[layer.0].base.clone() {
+            BaseInput::Scratch | BaseInput::Tar(_) => (Chain::default(), self.epoch),
+            BaseInput::Built(base) => {
+                let base = &self.layers[base.0];
+                if base.status != Status::Done {
+                    return None;
+                }
+                (base.chain.clone(), base.newest)
+            }
+            BaseInput::Image(chain) => match self.ask(layer, Question::Newest(chain.clone()))? {
+                Answer::Newest(newest) => (chain, newest.max(self.epoch)),
+                _ => return None,
+            },
+        };
+        let state = &mut self.layers[layer.0];
+        (state.chain, state.newest) = (chain, newest);
+        Some(())
+    }
+
+    /// The action of the next step, when all it is made of is known.
+    fn action(&mut self, layer: LayerIndex, step: StepKind) -> Option<(Action, BTreeMap<usize, (Chain, Vec<u8>)>)> {
+        let input = self.inputs[layer.0].clone();
+        let (chain, newest) = (self.layers[layer.0].chain.clone(), self.layers[layer.0].newest);
+        let time = newest + LAYER_TIME_STEP;
+        let mut sources = BTreeMap::new();
+        let kind = match step {
+            StepKind::Unpack => match input.base {
+                BaseInput::Tar(tar) => Kind::Unpack { tar },
+                _ => return None,
+            },
+            StepKind::Import(index) => {
+                let import = &input.imports[index];
+                let (tree, kind) = self.source(layer, index, import, &mut sources)?;
+                let question = Question::Place {
+                    chain,
+                    dest: import.dest.clone().unwrap_or_default(),
+                    basename: import.basename.clone(),
+                    kind,
+                    contents: import.contents,
+                };
+                match self.ask(layer, question)? {
+                    Answer::Place(dest) => Kind::Import { tree, dest, attributes: import.attributes },
+                    _ => return None,
+                }
+            }
+            StepKind::Run => self.run_kind(layer, &input, time, &mut sources)?,
+        };
+        let base = self.layers[layer.0].chain.id();
+        Some((Action { platform: input.platform, ids: Ids::Full, base, time, kind }, sources))
+    }
+
+    fn run_kind(
+        &mut self,
+        layer: LayerIndex,
+        input: &LayerInputs,
+        time: i64,
+        sources: &mut BTreeMap<usize, (Chain, Vec<u8>)>,
+    ) -> Option<Kind> {
+        let run = input.run.clone()?;
+        let mut environment = run.environment;
+        if !self.host_epoch {
+            environment.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert_with(|| time.to_string());
+        }
+        let mut mounts = Vec::new();
+        let mut all_known = true;
+        for (index, import) in input.imports.iter().enumerate().filter(|(_, import)| import.dest.is_none()) {
+            // Every source is asked for at once, so that what they need is found out in parallel.
+            match self.source(layer, index, import, sources) {
+                Some((tree, _)) => mounts.push(Mount {
+                    place: format!("/stacker/imports/{}", import.basename),
+                    tree,
+                    attributes: import.attributes,
+                }),
+                None => all_known = false,
+            }
+        }
+        all_known.then_some(Kind::Run { script: run.script, environment, mounts, network: run.network })
+    }
+
+    /// What an import is. A `stacker://` path is looked up in the finished layer.
+    fn source(
+        &mut self,
+        layer: LayerIndex,
+        index: usize,
+        import: &ImportInput,
+        sources: &mut BTreeMap<usize, (Chain, Vec<u8>)>,
+    ) -> Option<(TreeDigest, SourceKind)> {
+        match &import.source {
+            SourceInput::Host { tree, kind } => Some((*tree, *kind)),
+            SourceInput::Layer { layer: from, path } => {
+                if self.layers[from.0].status != Status::Done {
+                    return None;
+                }
+                let chain = self.layers[from.0].chain.clone();
+                let question = Question::Tree { chain: chain.clone(), path: path.clone() };
+                match self.ask(layer, question)? {
+                    Answer::Tree { tree, kind, resolved } => {
+                        sources.insert(index, (chain, resolved));
+                        Some((tree, kind))
+                    }
+                    _ => None,
+                }
+            }
+        }
+    }
+
+    /// Looks for a result, a twin, or makes the step ready. True when the step is decided at once.
+    fn decide_step(
+        &mut self,
+        id: StepId,
+        kind: StepKind,
+        action: Action,
+        sources: BTreeMap<usize, (Chain, Vec<u8>)>,
+    ) -> bool {
+        let key = action.key();
+        if let Some(&outcome) = self.outcomes.get(&key) {
+            self.take_outcome(id.layer, key, outcome, false);
+            return true;
+        }
+        if let Some((_, twins)) = self.running.get_mut(&key) {
+            twins.push(id.layer);
+            self.layers[id.layer.0].pending = Some(key);
+            return false;
+        }
+        let why = if self.inputs[id.layer.0].forced {
+            Why::Forced
+        } else if self.evicted.contains(&key) {
+            Why::Evicted
+        } else {
+            match self.ask(id.layer, Question::Result(key)) {
+                Some(Answer::Result(Some(outcome))) => {
+                    self.take_outcome(id.layer, key, outcome, false);
+                    return true;
+                }
+                Some(_) => Why::Missing,
+                None => return false,
+            }
+        };
+        let state = &mut self.layers[id.layer.0];
+        state.pending = Some(key);
+        let (parent, newest) = (state.chain.clone(), state.newest);
+        self.running.insert(key, (id, Vec::new()));
+        self.ready.insert(id, Run { id, kind, key, action, parent, newest, sources, why });
+        false
+    }
+
+    fn ask(&mut self, layer: LayerIndex, question: Question) -> Option<Answer> {
+        match self.answers.get(&question) {
+            Some(Answer::Nothing) => {
+                self.fail(layer);
+                return None;
+            }
+            Some(answer) => return Some(answer.clone()),
+            None => {}
+        }
+        let waiting = self.waiting.entry(question.clone()).or_default();
+        if waiting.is_empty() {
+            self.questions.push_back(question);
+        }
+        waiting.insert(layer);
+        None
+    }
+
+    fn take_outcome(&mut self, layer: LayerIndex, key: Key, outcome: Outcome, built: bool) {
+        let state = &mut self.layers[layer.0];
+        state.decided.push(Decided { key, outcome, built });
+        state.chain.0.extend(outcome.diff_id);
+        if outcome.diff_id.is_some() {
+            state.newest = state.newest.max(outcome.newest);
+        }
+    }
+
+    fn settle(&mut self, layer: LayerIndex, key: Key, outcome: Outcome, built: bool) {
+        let state = &mut self.layers[layer.0];
+        if state.pending == Some(key) && state.status == Status::Open {
+            state.pending = None;
+            self.take_outcome(layer, key, outcome, built);
+            self.advance(layer);
+        }
+    }
+
+    fn layer_done(&mut self, layer: LayerIndex) {
+        self.layers[layer.0].status = Status::Done;
+        for dependent in self.dependents.get(&layer).cloned().unwrap_or_default() {
+            self.advance(dependent);
+        }
+    }
+
+    fn skip_dependents(&mut self, layer: LayerIndex) {
+        for dependent in self.dependents.get(&layer).cloned().unwrap_or_default() {
+            if self.layers[dependent.0].status == Status::Open && self.layers[dependent.0].pending.is_none() {
+                self.layers[dependent.0].status = Status::Skipped;
+                self.skip_dependents(dependent);
+            }
+        }
+    }
+
+    fn step_that_made(&self, layer: LayerIndex, chain: ChainId) -> Option<usize> {
+        let state = &self.layers[layer.0];
+        let own = state.decided.iter().filter(|decided| decided.outcome.diff_id.is_some()).count();
+        let base = state.chain.0.len() - own;
+        let ids = state.chain.ids();
+        let mut at = base;
+        for (step, decided) in state.decided.iter().enumerate() {
+            if decided.outcome.diff_id.is_some() {
+                if ids[at] == chain {
+                    return Some(step);
+                }
+                at += 1;
+            }
+        }
+        None
+    }
+
+    /// Forgets what was decided of a layer, and of all that need it, and decides again with what is known by now.
+    fn restart(&mut self, layer: LayerIndex) {
+        let built: HashSet<Key> =
+            self.layers[layer.0].decided.iter().filter(|decided| decided.built).map(|decided| decided.key).collect();
+        self.ready.retain(|id, _| id.layer != layer);
+        if let Some(key) = self.layers[layer.0].pending.take()
+            && let Some((owner, twins)) = self.running.get_mut(&key)
+        {
+            twins.retain(|twin| *twin != layer);
+            if owner.layer == layer {
+                self.running.remove(&key);
+            }
+        }
+        self.layers[layer.0] = LayerState::new(&self.inputs[layer.0], self.epoch);
+        for dependent in self.dependents.get(&layer).cloned().unwrap_or_default() {
+            if !matches!(self.layers[dependent.0].status, Status::Failed | Status::Skipped) {
+                self.restart(dependent);
+            }
+        }
+        self.advance(layer);
+        for decided in &mut self.layers[layer.0].decided {
+            decided.built |= built.contains(&decided.key);
+        }
+    }
+}
+
+impl LayerState {
+    fn new(input: &LayerInputs, epoch: i64) -> LayerState {
+        let mut kinds = Vec::new();
+        if let BaseInput::Tar(_) = input.base {
+            kinds.push(StepKind::Unpack);
+        }
+        let imports = input.imports.iter().enumerate().filter(|(_, import)| import.dest.is_some());
+        kinds.extend(imports.map(|(index, _)| StepKind::Import(index)));
+        if input.run.is_some() {
+            kinds.push(StepKind::Run);
+        }
+        LayerState {
+            status: Status::Open,
+            kinds,
+            decided: Vec::new(),
+            pending: None,
+            chain: Chain::default(),
+            newest: epoch,
+        }
+    }
+}
+
+impl LayerInputs {
+    /// The layers that this one builds on or copies from.
+    pub fn needs(&self) -> impl Iterator<Item = LayerIndex> + '_ {
+        let base = match self.base {
+            BaseInput::Built(base) => Some(base),
+            _ => None,
+        };
+        base.into_iter().chain(self.imports.iter().filter_map(|import| match import.source {
+            SourceInput::Layer { layer, .. } => Some(layer),
+            SourceInput::Host { .. } => None,
+        }))
+    }
+}
