@@ -10,6 +10,7 @@ pub mod graph;
 pub mod listing;
 pub mod load;
 pub mod place;
+pub mod reason;
 pub mod text;
 pub mod worker;
 

@@ -1,0 +1,318 @@
+//! Why a step runs: a value, made by comparing two actions field by field.
+//!
+//! The fields compared are those that are hashed ([`Action::fields`]), so an explanation cannot drift from the key.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::action::{Action, Field, Kind};
+use crate::digest::{ContentDigest, TreeDigest};
+
+/// Why a step runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// No earlier action of this layer is known.
+    NeverBuilt,
+    /// `--rebuild` or `--no-cache`.
+    Forced,
+    /// It was built before, but its data is gone.
+    Evicted,
+    /// The action differs from the layer's earlier one; root causes first.
+    Changed(Vec<Change>),
+    /// The very action was begun before and has no result: it failed, or was interrupted.
+    NoResult,
+}
+
+/// One difference of two actions.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// Content of imports, with the first files that differ and how many differ in all.
+    Import {
+        /// The import's place, or dest.
+        place: String,
+        /// First differing files, relative to the import; empty when the listings are not known.
+        files: Vec<FileChange>,
+    },
+    /// An import appeared or went.
+    Imports,
+    /// The tar base is another file.
+    Tar,
+    /// Text of the script.
+    Script,
+    /// A variable: added, removed, or with another value.
+    Variable(String),
+    /// Mode, owner or place of an import.
+    Attributes(String),
+    /// Network mode.
+    Network,
+    /// Platform.
+    Platform,
+    /// Ids of the tier.
+    Ids,
+    /// The layers beneath.
+    Base,
+    /// Layer time alone.
+    Time,
+    /// It is another kind of step.
+    Kind,
+}
+
+/// One file of an import that differs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FileChange {
+    /// Path in the import; empty for the import itself.
+    pub path: String,
+    /// How.
+    pub how: FileHow,
+}
+
+/// How a file differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FileHow {
+    /// It is new.
+    Added,
+    /// It is gone.
+    Removed,
+    /// Its content, type, mode, owner or link text is another.
+    Changed,
+}
+
+/// The differences from `old` to `new`, root causes first. `files` tells how two import trees differ, where known.
+pub fn compare(
+    old: &Action,
+    new: &Action,
+    files: &dyn Fn(TreeDigest, TreeDigest) -> Option<Vec<FileChange>>,
+) -> Vec<Change> {
+    let (before, after) = (Facts::of(old), Facts::of(new));
+    let mut changes = Vec::new();
+    for name in before.0.keys().chain(after.0.keys().filter(|name| !before.0.contains_key(*name))) {
+        let (old, new) = (before.0.get(name), after.0.get(name));
+        if old != new {
+            changes.push(explain(name, old, new, files));
+        }
+    }
+    changes.sort_by_key(Change::rank);
+    changes.dedup();
+    changes
+}
+
+/// The fields of an action under names that tell which of two actions' fields belong together.
+struct Facts(BTreeMap<Name, Fact>);
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Name {
+    One(&'static str),
+    Variable(String),
+    Import(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Fact {
+    Text(String),
+    Tree(TreeDigest, String),
+}
+
+impl Facts {
+    fn of(action: &Action) -> Facts {
+        let single = matches!(action.kind, Kind::Import { .. });
+        Facts(action.fields().iter().map(|field| fact(field, single)).collect())
+    }
+}
+
+fn fact(field: &Field, single: bool) -> (Name, Fact) {
+    let text = Fact::Text(field.line());
+    match field {
+        Field::Kind(_) => (Name::One("kind"), text),
+        Field::Platform(_) => (Name::One("platform"), text),
+        Field::Ids(_) => (Name::One("ids"), text),
+        Field::Base(_) => (Name::One("base"), text),
+        Field::Time(_) => (Name::One("time"), text),
+        Field::Tar(_) => (Name::One("tar"), text),
+        Field::Script(_) => (Name::One("script"), text),
+        Field::Network(_) => (Name::One("network"), text),
+        Field::Variable(name, _) => (Name::Variable((*name).to_owned()), text),
+        Field::Tree(tree, dest, attributes) => {
+            // The one tree of an Import step: that its place changed is a change of attributes, not another import.
+            debug_assert!(single);
+            (Name::Import(String::new()), Fact::Tree(*tree, format!("{dest}{}", attributes.words())))
+        }
+        Field::Mount(mount) => (Name::Import(mount.place.clone()), Fact::Tree(mount.tree, mount.attributes.words())),
+    }
+}
+
+fn explain(
+    name: &Name,
+    old: Option<&Fact>,
+    new: Option<&Fact>,
+    files: &dyn Fn(TreeDigest, TreeDigest) -> Option<Vec<FileChange>>,
+) -> Change {
+    match (name, old, new) {
+        (Name::Variable(name), ..) => Change::Variable(name.clone()),
+        (Name::Import(place), Some(Fact::Tree(old, _)), Some(Fact::Tree(new, _))) if old != new => {
+            Change::Import { place: place.clone(), files: files(*old, *new).unwrap_or_default() }
+        }
+        (Name::Import(place), Some(_), Some(_)) => Change::Attributes(place.clone()),
+        (Name::Import(_), ..) => Change::Imports,
+        (Name::One(name), ..) => match *name {
+            "kind" => Change::Kind,
+            "platform" => Change::Platform,
+            "ids" => Change::Ids,
+            "base" => Change::Base,
+            "time" => Change::Time,
+            "tar" => Change::Tar,
+            "network" => Change::Network,
+            _ => Change::Script,
+        },
+    }
+}
+
+/// The files that differ between two listings of import trees, each given as sorted (path, everything but the time).
+pub fn compare_files(old: &BTreeMap<Vec<u8>, String>, new: &BTreeMap<Vec<u8>, String>) -> Vec<FileChange> {
+    let path = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
+    let mut changes: Vec<FileChange> = new
+        .iter()
+        .filter(|(name, line)| old.get(*name) != Some(line))
+        .map(|(name, _)| FileChange {
+            path: path(name),
+            how: if old.contains_key(name) { FileHow::Changed } else { FileHow::Added },
+        })
+        .collect();
+    let removed = old.keys().filter(|name| !new.contains_key(*name));
+    changes.extend(removed.map(|name| FileChange { path: path(name), how: FileHow::Removed }));
+    changes.sort();
+    changes
+}
+
+/// What of an entry can differ between two import trees, as one text.
+pub fn file_fact(entry: &crate::listing::Entry) -> String {
+    let none = ContentDigest([0; 32]);
+    let content = match &entry.kind {
+        crate::listing::Kind::File { content, .. } => *content,
+        _ => none,
+    };
+    format!("{:?} {content} {:o} {} {} {:?}", entry.kind, entry.mode, entry.uid, entry.gid, entry.xattrs)
+}
+
+impl Change {
+    /// Root causes first: what a person edits before what follows from it.
+    fn rank(&self) -> u8 {
+        match self {
+            Change::Kind => 0,
+            Change::Import { .. } | Change::Tar => 1,
+            Change::Imports | Change::Script => 2,
+            Change::Variable(_) | Change::Attributes(_) => 3,
+            Change::Network | Change::Platform | Change::Ids => 4,
+            Change::Base => 5,
+            Change::Time => 6,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Reason::NeverBuilt => f.write_str("never built"),
+            Reason::Forced => f.write_str("forced"),
+            Reason::Evicted => f.write_str("evicted: its data is gone"),
+            Reason::NoResult => f.write_str("no result of the last try"),
+            Reason::Changed(changes) => match changes.split_first() {
+                None => f.write_str("changed"),
+                Some((first, rest)) => {
+                    write!(f, "{first}")?;
+                    // What only follows from a changed base is not told apart.
+                    let more =
+                        rest.iter().filter(|change| **change != Change::Time && **change != Change::Base).count();
+                    if more > 0 { write!(f, ", {more} more") } else { Ok(()) }
+                }
+            },
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Change::Import { place, files } => match files.split_first() {
+                None if place.is_empty() => f.write_str("import changed"),
+                None => write!(f, "{place} changed"),
+                Some((first, rest)) => {
+                    let name = place.rsplit('/').next().unwrap_or(place);
+                    let path = match (name, first.path.as_str()) {
+                        (name, "") => name.to_owned(),
+                        ("", path) => path.to_owned(),
+                        (name, path) => format!("{name}/{path}"),
+                    };
+                    match (path.as_str(), first.how) {
+                        ("", _) => f.write_str("import changed")?,
+                        (path, FileHow::Added) => write!(f, "{path} added")?,
+                        (path, FileHow::Removed) => write!(f, "{path} removed")?,
+                        (path, FileHow::Changed) => write!(f, "{path} changed")?,
+                    }
+                    match rest.len() {
+                        0 => Ok(()),
+                        1 => f.write_str(" (+1 file)"),
+                        more => write!(f, " (+{more} files)"),
+                    }
+                }
+            },
+            Change::Imports => f.write_str("list of imports changed"),
+            Change::Tar => f.write_str("tar base changed"),
+            Change::Script => f.write_str("script changed"),
+            Change::Variable(name) => write!(f, "variable {name} changed"),
+            Change::Attributes(place) if place.is_empty() => f.write_str("place, mode or owner of the import changed"),
+            Change::Attributes(place) => write!(f, "mode or owner of {place} changed"),
+            Change::Network => f.write_str("network changed"),
+            Change::Platform => f.write_str("platform changed"),
+            Change::Ids => f.write_str("ids of the sandbox changed"),
+            Change::Base => f.write_str("base changed"),
+            Change::Time => f.write_str("layer time changed"),
+            Change::Kind => f.write_str("steps of the layer changed"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::{Attributes, Ids, Mount, Network, Platform};
+    use crate::digest::ChainId;
+
+    fn run(script: &str, variable: &str, tree: u8, base: u8) -> Action {
+        Action {
+            platform: Platform { os: "linux".into(), arch: "amd64".into() },
+            ids: Ids::Full,
+            base: ChainId([base; 32]),
+            time: 946_684_802,
+            kind: Kind::Run {
+                script: script.into(),
+                environment: [("CFLAGS".to_owned(), variable.to_owned())].into(),
+                mounts: vec![Mount {
+                    place: "/stacker/imports/src".into(),
+                    tree: TreeDigest([tree; 32]),
+                    attributes: Attributes::default(),
+                }],
+                network: Network::Host,
+            },
+        }
+    }
+
+    #[test]
+    fn the_first_words_name_the_root_cause() {
+        let old = run("make", "-O2", 1, 1);
+        let files = |_: TreeDigest, _: TreeDigest| {
+            let change = |path: &str| FileChange { path: path.into(), how: FileHow::Changed };
+            Some(vec![change("app.c"), change("b.c"), change("c.c")])
+        };
+        for (new, text) in [
+            (run("make all", "-O2", 1, 1), "script changed"),
+            (run("make", "-O3", 1, 1), "variable CFLAGS changed"),
+            (run("make", "-O2", 2, 1), "src/app.c changed (+2 files)"),
+            (run("make", "-O2", 1, 2), "base changed"),
+            (run("make all", "-O2", 1, 2), "script changed"),
+            (run("make all", "-O3", 1, 1), "script changed, 1 more"),
+        ] {
+            assert_eq!(Reason::Changed(compare(&old, &new, &files)).to_string(), text);
+        }
+        assert_eq!(compare(&old, &old, &files), []);
+    }
+}
