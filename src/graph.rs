@@ -2,12 +2,18 @@
 //!
 //! Pure: it reads no files and knows nothing of keys or caches.
 
+mod build;
+
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Index;
 use std::path::PathBuf;
 
-use petgraph::graph::DiGraph;
+use petgraph::Direction;
+use petgraph::graph::{DiGraph, NodeIndex};
 
-use crate::load::{Import, Layer};
+use crate::diag::nearest;
+use crate::error::{Error, Result};
+use crate::load::{Import, Layer, Loaded};
 
 /// A layer of the graph. Indexes are in the order of a serial build: whatever a layer needs has a smaller one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,8 +89,79 @@ pub enum Need {
 #[derive(Clone, Debug, Default)]
 pub struct LayerGraph {
     nodes: Vec<Node>,
-    /// Edges go from what is needed to who needs it. Node weights are the indexes of `nodes`.
+    /// Edges go from what is needed to who needs it. Node weights are the indexes of `nodes`, and equal petgraph's.
     edges: DiGraph<LayerIndex, Need>,
+    by_name: HashMap<String, LayerIndex>,
+    warnings: Vec<String>,
+}
+
+impl LayerGraph {
+    /// Resolves every name. Two layers of one name, unknown names and cycles are in the one error.
+    pub fn new(loaded: &Loaded) -> Result<LayerGraph> {
+        build::build(loaded)
+    }
+
+    /// How many layers.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// No layer at all.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// Every layer in the order of a serial build.
+    pub fn iter(&self) -> impl Iterator<Item = (LayerIndex, &Node)> {
+        self.nodes.iter().enumerate().map(|(index, node)| (LayerIndex(index), node))
+    }
+
+    /// The layer of this name.
+    pub fn find(&self, name: &str) -> Option<LayerIndex> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The layer of a name from the command line; an error that proposes one if there is none.
+    pub fn named(&self, name: &str) -> Result<LayerIndex> {
+        self.find(name).ok_or_else(|| {
+            let proposal = nearest(name, self.iter().map(|(_, node)| node.layer.name.as_str()));
+            let proposal = proposal.map_or_else(String::new, |known| format!("; did you mean `{known}`?"));
+            Error::Usage(format!("there is no layer `{name}`{proposal}"))
+        })
+    }
+
+    /// What a layer builds on or copies from, each once, in the order of a serial build.
+    pub fn needs(&self, layer: LayerIndex) -> Vec<LayerIndex> {
+        self.neighbours(layer, Direction::Incoming)
+    }
+
+    /// Who builds on a layer or copies from it, each once, in the order of a serial build.
+    pub fn dependents(&self, layer: LayerIndex) -> Vec<LayerIndex> {
+        self.neighbours(layer, Direction::Outgoing)
+    }
+
+    /// These layers and all that they need, in the order of a serial build.
+    pub fn closure(&self, layers: &[LayerIndex]) -> Vec<LayerIndex> {
+        let mut found: BTreeSet<LayerIndex> = BTreeSet::new();
+        let mut open = layers.to_vec();
+        while let Some(layer) = open.pop() {
+            if found.insert(layer) {
+                open.extend(self.needs(layer));
+            }
+        }
+        found.into_iter().collect()
+    }
+
+    /// Rendered warnings about how layers refer to each other.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    fn neighbours(&self, layer: LayerIndex, direction: Direction) -> Vec<LayerIndex> {
+        let neighbours = self.edges.neighbors_directed(NodeIndex::new(layer.0), direction);
+        let sorted: BTreeSet<LayerIndex> = neighbours.map(|node| self.edges[node]).collect();
+        sorted.into_iter().collect()
+    }
 }
 
 impl Index<LayerIndex> for LayerGraph {

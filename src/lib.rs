@@ -3,12 +3,13 @@
 //! The modules in the order of a build; ARCHITECTURE.md tells the story.
 
 pub mod action;
-pub mod decide;
+pub mod diag;
 pub mod digest;
 pub mod error;
 pub mod graph;
 pub mod listing;
 pub mod load;
+mod order;
 pub mod place;
 pub mod reason;
 pub mod text;

@@ -1,5 +1,23 @@
 //! Stackerfiles as text become stackerfiles as data; several mistakes are reported in one go, each with its place.
+//!
+//! [`find`] finds files, [`load`] reads them and their prerequisites: text is substituted, read as YAML with the
+//! spelling of every scalar kept, then each directive is read as its own type. Names of other layers stay names: the
+//! graph resolves them.
 
+mod base;
+mod directives;
+mod files;
+mod find;
+mod imports;
+mod layer;
 mod model;
+mod options;
+mod reader;
+mod substitute;
+mod yaml;
 
+pub use directives::{Support, directives};
+pub use files::{Loaded, load};
+pub use find::find;
 pub use model::{Base, ImageSettings, Import, Layer, Place, Source, Stackerfile};
+pub use options::{Options, read_substitute_file};

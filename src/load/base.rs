@@ -1,0 +1,123 @@
+//! `from`: what a layer starts from.
+
+use std::ops::Range;
+
+use crate::diag::Diagnostic;
+
+use super::Base;
+use super::layer::Draft;
+use super::reader::Reader;
+use super::yaml::{Entry, Kind, Node};
+
+const KEYS: [&str; 4] = ["type", "url", "tag", "insecure"];
+
+#[derive(Clone, Copy, PartialEq)]
+enum Type {
+    Docker,
+    Oci,
+    Tar,
+    Built,
+    Scratch,
+}
+
+const TYPES: [(&str, Type); 5] = [
+    ("docker", Type::Docker),
+    ("oci", Type::Oci),
+    ("tar", Type::Tar),
+    ("built", Type::Built),
+    ("scratch", Type::Scratch),
+];
+
+/// A text with its place.
+struct Text {
+    text: String,
+    span: Range<usize>,
+}
+
+pub(super) fn read(reader: &mut Reader, draft: &mut Draft, entry: &Entry) {
+    let Kind::Mapping(entries) = &entry.value.kind else {
+        return reader.wrong_type("`from`", "a map with `type`", &entry.value);
+    };
+    for key in entries.iter().filter(|key| !KEYS.contains(&&*key.key)) {
+        let diagnostic = Diagnostic::error(format!("unknown key `{}` in `from`", key.key));
+        let diagnostic = diagnostic.at(reader.place(&key.key_span), "");
+        reader.push(diagnostic.did_you_mean(&key.key, KEYS));
+    }
+    let value = |name: &str| {
+        let found = entries.iter().find(|key| &*key.key == name).map(|key| &key.value);
+        found.filter(|node| node.kind != Kind::Blank)
+    };
+    if let Some(node) = value("insecure") {
+        reader.flag("`insecure`", node);
+    }
+    let url = value("url").and_then(|node| text(reader, "`url`", node));
+    let tag = value("tag").and_then(|node| text(reader, "`tag`", node));
+    let Some(kind) = value("type") else {
+        return reader.error(&entry.key_span, "`from` has no `type`");
+    };
+    let Some(kind) = reader.word("`type`", kind, &TYPES) else { return };
+    draft.base = match kind {
+        Type::Scratch => Some(Base::Scratch),
+        Type::Built => needed(reader, entry, tag, "built", "tag").map(|tag| built(reader, tag)),
+        Type::Docker => needed(reader, entry, url, "docker", "url").and_then(|url| docker(reader, url)),
+        Type::Oci => needed(reader, entry, url, "oci", "url").and_then(|url| oci(reader, url)),
+        Type::Tar => needed(reader, entry, url, "tar", "url").and_then(|url| tar(reader, url)),
+    };
+}
+
+fn text(reader: &mut Reader, what: &str, node: &Node) -> Option<Text> {
+    reader.text(what, node).map(|text| Text { text, span: node.span.clone() })
+}
+
+/// A key that this type cannot be without. One of a wrong type was reported already.
+fn needed(reader: &mut Reader, entry: &Entry, text: Option<Text>, kind: &str, key: &str) -> Option<Text> {
+    let written = matches!(&entry.value.kind, Kind::Mapping(entries)
+        if entries.iter().any(|entry| &*entry.key == key && entry.value.kind != Kind::Blank));
+    match text {
+        Some(text) if !text.text.is_empty() => Some(text),
+        None if written => None,
+        _ => {
+            reader.error(&entry.key_span, format!("`from` with `type: {kind}` needs `{key}`"));
+            None
+        }
+    }
+}
+
+fn built(reader: &Reader, tag: Text) -> Base {
+    Base::Built { place: reader.place(&tag.span), tag: tag.text }
+}
+
+fn docker(reader: &mut Reader, url: Text) -> Option<Base> {
+    if let Some(layout) = url.text.strip_prefix("oci:") {
+        return oci(reader, Text { text: layout.to_owned(), span: url.span });
+    }
+    let title = if url.text.starts_with("docker://") {
+        "a base from a registry is not supported yet".to_owned()
+    } else {
+        format!("`url` must start with `docker://` or `oci:`, not `{}`", url.text)
+    };
+    reader.error(&url.span, title);
+    None
+}
+
+/// `path:tag`; the tag is what follows the first colon.
+fn oci(reader: &mut Reader, url: Text) -> Option<Base> {
+    let (path, tag) = match url.text.split_once(':') {
+        Some((path, tag)) => (path, Some(tag.to_owned())),
+        None => (url.text.as_str(), None),
+    };
+    if path.is_empty() || tag.as_deref() == Some("") {
+        reader.error(&url.span, format!("`{}` is not `path:tag` of an OCI layout", url.text));
+        return None;
+    }
+    Some(Base::Oci { layout: reader.beside_or_working_dir(path), tag, place: reader.place(&url.span) })
+}
+
+fn tar(reader: &mut Reader, url: Text) -> Option<Base> {
+    let remote = |scheme: &&str| url.text.starts_with(scheme);
+    if let Some(scheme) = ["http://", "https://", "stacker://"].into_iter().find(remote) {
+        reader.error(&url.span, format!("a tar base from `{scheme}` is not supported yet"));
+        return None;
+    }
+    Some(Base::Tar { path: reader.beside_or_working_dir(&url.text), place: reader.place(&url.span) })
+}

@@ -1,0 +1,102 @@
+//! The one table of a layer's directives: how each is read, or why it is not.
+
+use std::collections::BTreeMap;
+
+use super::layer::Draft;
+use super::reader::Reader;
+use super::yaml::Entry;
+
+/// Reads the value of a directive that is not blank.
+type Read = fn(&mut Reader, &mut Draft, &Entry);
+
+/// What is done about a directive.
+pub(super) enum Directive {
+    /// It is read.
+    Read(Read),
+    /// Part of the language, not built yet.
+    NotYet,
+    /// A name kept for later.
+    Reserved,
+    /// Accepted for the sake of files that have it, without effect.
+    Ignored,
+}
+
+/// How far a directive is supported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Support {
+    /// Fully.
+    Now,
+    /// It is an error until it is built.
+    NotYet,
+    /// A name kept for later: an error.
+    Reserved,
+    /// Accepted with a warning, without effect.
+    Ignored,
+}
+
+pub(super) static DIRECTIVES: [(&str, Directive); 30] = [
+    ("from", Directive::Read(super::base::read)),
+    ("imports", Directive::Read(super::imports::read)),
+    ("run", Directive::Read(|reader, draft, entry| draft.run = reader.lines("`run`", &entry.value))),
+    ("build_env", Directive::Read(|reader, draft, entry| variables(reader, &mut draft.build_env, entry))),
+    ("build_env_passthrough", Directive::Read(super::layer::read_passthrough)),
+    ("environment", Directive::Read(|reader, draft, entry| variables(reader, &mut draft.settings.environment, entry))),
+    ("labels", Directive::Read(|reader, draft, entry| map(reader, &mut draft.settings.labels, entry))),
+    ("annotations", Directive::Read(|reader, draft, entry| map(reader, &mut draft.settings.annotations, entry))),
+    ("cmd", Directive::Read(|reader, draft, entry| draft.settings.cmd = reader.words("`cmd`", &entry.value))),
+    (
+        "entrypoint",
+        Directive::Read(|reader, draft, entry| draft.settings.entrypoint = reader.words("`entrypoint`", &entry.value)),
+    ),
+    ("full_command", Directive::Read(super::layer::read_full_command)),
+    ("working_dir", Directive::Read(super::layer::read_working_dir)),
+    (
+        "runtime_user",
+        Directive::Read(|reader, draft, entry| {
+            draft.settings.runtime_user = reader.text("`runtime_user`", &entry.value);
+        }),
+    ),
+    ("volumes", Directive::Read(super::layer::read_volumes)),
+    (
+        "build_only",
+        Directive::Read(|reader, draft, entry| {
+            draft.build_only = reader.flag("`build_only`", &entry.value).unwrap_or_default();
+        }),
+    ),
+    ("network", Directive::Read(super::layer::read_network)),
+    ("os", Directive::Read(|reader, draft, entry| draft.os = reader.text("`os`", &entry.value))),
+    ("arch", Directive::Read(|reader, draft, entry| draft.arch = reader.text("`arch`", &entry.value))),
+    ("import", Directive::NotYet),
+    ("overlay_dirs", Directive::NotYet),
+    ("binds", Directive::NotYet),
+    ("generate_labels", Directive::NotYet),
+    ("bom", Directive::Ignored),
+    ("caches", Directive::Reserved),
+    ("secrets", Directive::Reserved),
+    ("ssh", Directive::Reserved),
+    ("timeout", Directive::Reserved),
+    ("refresh", Directive::Reserved),
+    ("resources", Directive::Reserved),
+    ("platforms", Directive::Reserved),
+];
+
+/// Every directive of a layer and how far it is supported.
+pub fn directives() -> impl Iterator<Item = (&'static str, Support)> {
+    DIRECTIVES.iter().map(|(name, directive)| {
+        let support = match directive {
+            Directive::Read(_) => Support::Now,
+            Directive::NotYet => Support::NotYet,
+            Directive::Reserved => Support::Reserved,
+            Directive::Ignored => Support::Ignored,
+        };
+        (*name, support)
+    })
+}
+
+fn variables(reader: &mut Reader, target: &mut BTreeMap<String, String>, entry: &Entry) {
+    *target = reader.variables(&format!("`{}`", entry.key), &entry.value).unwrap_or_default();
+}
+
+fn map(reader: &mut Reader, target: &mut BTreeMap<String, String>, entry: &Entry) {
+    *target = reader.map(&format!("`{}`", entry.key), &entry.value).unwrap_or_default();
+}

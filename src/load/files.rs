@@ -1,0 +1,233 @@
+//! Files are read in parallel, each once, with the prerequisites that they name.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::diag::{Diagnostic, Texts, nearest};
+use crate::error::Result;
+use crate::order::order;
+
+use super::reader::Reader;
+use super::substitute::{Mistake, Values};
+use super::yaml::{self, Entry, Kind, Node};
+use super::{Options, Place, Stackerfile, layer};
+
+/// Every stackerfile of a build.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// In the order of a serial build: files by path, prerequisites first.
+    pub stackerfiles: Vec<Stackerfile>,
+    /// Rendered, by file and place.
+    pub warnings: Vec<String>,
+    /// For diagnostics of later stages.
+    pub texts: Texts,
+}
+
+/// A file that was read, as far as it could be.
+struct File {
+    stackerfile: Stackerfile,
+    diagnostics: Vec<Diagnostic>,
+}
+
+/// Reads these files and their prerequisites. Everything that is wrong in any of them is in the one error.
+pub fn load(files: &[PathBuf], options: &Options) -> Result<Loaded> {
+    let mut diagnostics = options.diagnostics();
+    let mut paths: Vec<PathBuf> = files.iter().map(|path| options.absolute(path)).collect();
+    paths.sort();
+    let mut known = Known::default();
+    for path in paths {
+        if let Err(reason) = known.add(&path) {
+            let shown = diagnostics.texts().shown(&path);
+            diagnostics.push(Diagnostic::error(format!("cannot read {shown}: {reason}")));
+        }
+    }
+    let mut files = read_all(&mut known, options);
+    for file in &mut files {
+        diagnostics.texts_mut().insert(file.stackerfile.path.as_path().into(), file.stackerfile.text.clone());
+        diagnostics.extend(file.diagnostics.drain(..));
+    }
+    let stackerfiles: Vec<Stackerfile> = files.into_iter().map(|file| file.stackerfile).collect();
+    let (sorted, cycles) = sort(&stackerfiles, diagnostics.texts());
+    diagnostics.extend(cycles);
+    let warnings = diagnostics.warnings();
+    let texts = diagnostics.texts().clone();
+    match diagnostics.into_error() {
+        Some(error) => Err(error),
+        None => {
+            let mut slots: Vec<Option<Stackerfile>> = stackerfiles.into_iter().map(Some).collect();
+            let stackerfiles = sorted.into_iter().filter_map(|index| slots[index].take()).collect();
+            Ok(Loaded { stackerfiles, warnings, texts })
+        }
+    }
+}
+
+/// The files found so far; two paths of one file are one.
+#[derive(Default)]
+struct Known {
+    paths: Vec<PathBuf>,
+    by_real_path: HashMap<PathBuf, usize>,
+}
+
+impl Known {
+    /// The path by which the file is known.
+    fn add(&mut self, path: &Path) -> Result<PathBuf, String> {
+        let real = path.canonicalize().map_err(|error| reason(&error))?;
+        let index = *self.by_real_path.entry(real).or_insert_with(|| {
+            self.paths.push(path.to_path_buf());
+            self.paths.len() - 1
+        });
+        Ok(self.paths[index].clone())
+    }
+}
+
+/// Wave by wave: the prerequisites of one are the next.
+fn read_all(known: &mut Known, options: &Options) -> Vec<File> {
+    let values = Values::new(&options.substitutes, &options.substitute_file, &options.builtins);
+    let mut files: Vec<File> = Vec::new();
+    while files.len() < known.paths.len() {
+        let wave = &known.paths[files.len()..];
+        let mut read: Vec<File> = wave.par_iter().map(|path| read(path, &values, &options.working_dir)).collect();
+        for file in &mut read {
+            resolve_prerequisites(file, known);
+        }
+        files.extend(read);
+    }
+    files
+}
+
+/// Gives each prerequisite the path by which its file is known.
+fn resolve_prerequisites(file: &mut File, known: &mut Known) {
+    let written = std::mem::take(&mut file.stackerfile.prerequisites);
+    for (path, place) in written {
+        match known.add(&path) {
+            Ok(path) => file.stackerfile.prerequisites.push((path, place)),
+            Err(reason) => {
+                let diagnostic = Diagnostic::error(format!("cannot read prerequisite {}: {reason}", path.display()));
+                file.diagnostics.push(diagnostic.at(place, ""));
+            }
+        }
+    }
+}
+
+/// The order of a serial build, and an error for each cycle.
+fn sort(files: &[Stackerfile], texts: &Texts) -> (Vec<usize>, Vec<Diagnostic>) {
+    let index: HashMap<&Path, usize> = files.iter().enumerate().map(|(i, file)| (file.path.as_path(), i)).collect();
+    let needs = |file: usize| -> Vec<usize> {
+        files[file].prerequisites.iter().filter_map(|(path, _)| index.get(path.as_path()).copied()).collect()
+    };
+    let order = order(files.len(), needs);
+    let cycle = |cycle: &Vec<usize>| {
+        let names: Vec<String> = cycle.iter().chain(cycle.first()).map(|i| texts.shown(&files[*i].path)).collect();
+        let mut diagnostic = Diagnostic::error(format!("prerequisites go in a circle: {}", names.join(" -> ")));
+        for (at, file) in cycle.iter().enumerate() {
+            let next = &files[cycle[(at + 1) % cycle.len()]].path;
+            if let Some((_, place)) = files[*file].prerequisites.iter().find(|(path, _)| path == next) {
+                diagnostic = diagnostic.at(place.clone(), "");
+            }
+        }
+        diagnostic
+    };
+    let cycles = order.cycles.iter().map(cycle).collect();
+    (order.sorted, cycles)
+}
+
+/// Reads one file. Where the text cannot be had, an empty file stands for it.
+fn read(path: &Path, values: &Values, working_dir: &Path) -> File {
+    let shared: Arc<Path> = path.into();
+    let mut reader = Reader::new(shared, working_dir);
+    let mut stackerfile =
+        Stackerfile { path: path.to_path_buf(), text: "".into(), prerequisites: Vec::new(), layers: Vec::new() };
+    match read_text(path) {
+        Err(reason) => reader.push(Diagnostic::error(format!("cannot read {}: {reason}", path.display()))),
+        Ok(text) => match values.substitute(&text) {
+            Err(mistakes) => {
+                stackerfile.text = text.into();
+                mistakes.into_iter().for_each(|mistake| cannot_substitute(&mut reader, mistake, values));
+            }
+            Ok(text) => {
+                let (node, mistakes) = yaml::parse(&text);
+                stackerfile.text = text.into();
+                reader.yaml_mistakes(mistakes);
+                if let Some(node) = node {
+                    read_document(&mut reader, &node, &mut stackerfile);
+                }
+            }
+        },
+    }
+    File { stackerfile, diagnostics: reader.diagnostics }
+}
+
+/// The text of a file, or why there is none.
+pub(super) fn read_text(path: &Path) -> Result<String, String> {
+    let bytes = std::fs::read(path).map_err(|error| reason(&error))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].split(|byte| *byte == b'\n').count();
+        format!("line {line} is not UTF-8")
+    })
+}
+
+/// What the kernel said, without the number.
+fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}
+
+fn cannot_substitute(reader: &mut Reader, mistake: Mistake, values: &Values) {
+    match mistake {
+        Mistake::NoValue { name, span } => {
+            let diagnostic = Diagnostic::error(format!("no value for `{name}`")).at(reader.place(&span), "");
+            reader.push(match nearest(&name, values.names()) {
+                Some(known) => diagnostic.help(format!("did you mean `{known}`?")),
+                None => diagnostic
+                    .help(format!("give one with `--substitute {name}=VALUE`, or write `${{{{{name}:default}}}}`")),
+            });
+        }
+        Mistake::ShellForm { name, span } => {
+            let diagnostic =
+                Diagnostic::error(format!("`{name}` was given with --substitute, but this is left to the shell"));
+            let place: Place = reader.place(&span);
+            reader.push(diagnostic.at(place, "").help(format!("write `${{{{{name}}}}}`")));
+        }
+    }
+}
+
+fn read_document(reader: &mut Reader, node: &Node, stackerfile: &mut Stackerfile) {
+    let entries = match &node.kind {
+        Kind::Mapping(entries) => entries,
+        Kind::Blank => return,
+        _ => return reader.wrong_type("a stackerfile", "a map of layers", node),
+    };
+    for entry in entries.iter() {
+        if &*entry.key == "config" {
+            read_config(reader, entry, stackerfile);
+        } else {
+            stackerfile.layers.extend(layer::read(reader, entry));
+        }
+    }
+}
+
+fn read_config(reader: &mut Reader, entry: &Entry, stackerfile: &mut Stackerfile) {
+    let entries = match &entry.value.kind {
+        Kind::Mapping(entries) => entries,
+        Kind::Blank => return,
+        _ => return reader.wrong_type("`config`", "a map with `prerequisites`", &entry.value),
+    };
+    for entry in entries.iter() {
+        match (&*entry.key, &entry.value.kind) {
+            ("prerequisites", Kind::Blank) => {}
+            ("prerequisites", Kind::Sequence(nodes)) => {
+                for node in nodes.iter() {
+                    let Some(path) = reader.text("an entry of `prerequisites`", node) else { continue };
+                    stackerfile.prerequisites.push((reader.beside(&path), reader.place(&node.span)));
+                }
+            }
+            ("prerequisites", _) => reader.wrong_type("`prerequisites`", "a list of texts", &entry.value),
+            _ => reader.unknown_key(entry, "`config`", ["prerequisites"]),
+        }
+    }
+}

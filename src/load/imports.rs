@@ -1,0 +1,193 @@
+//! `imports`: files for the build and the image.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use crate::action::Attributes;
+use crate::diag::Diagnostic;
+
+use super::layer::Draft;
+use super::reader::Reader;
+use super::yaml::{Entry, Kind, Node};
+use super::{Import, Source};
+
+const KEYS: [&str; 6] = ["path", "hash", "dest", "mode", "uid", "gid"];
+
+/// Owners inside an image are 0..65,536.
+const IDS: u32 = 65_536;
+
+static SCHEME: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new("^[A-Za-z][A-Za-z0-9+.-]*://").expect("the pattern is constant"));
+
+/// Reads the directive. A text is a list of one.
+pub(super) fn read(reader: &mut Reader, draft: &mut Draft, entry: &Entry) {
+    match &entry.value.kind {
+        Kind::Sequence(nodes) => draft.imports = nodes.iter().filter_map(|node| read_one(reader, node)).collect(),
+        Kind::Scalar(_) => draft.imports.extend(read_one(reader, &entry.value)),
+        _ => return reader.wrong_type("`imports`", "a text, or a list of texts and maps", &entry.value),
+    }
+    check_names(reader, &draft.imports);
+}
+
+fn read_one(reader: &mut Reader, node: &Node) -> Option<Import> {
+    match &node.kind {
+        Kind::Scalar(path) => import(reader, path, &node.span),
+        Kind::Mapping(entries) => read_map(reader, node, entries),
+        Kind::Blank => {
+            reader.error(&node.span, "an import needs a path");
+            None
+        }
+        Kind::Sequence(_) => {
+            reader.wrong_type("an import", "a text or a map", node);
+            None
+        }
+    }
+}
+
+fn read_map(reader: &mut Reader, node: &Node, entries: &[Entry]) -> Option<Import> {
+    for entry in entries.iter().filter(|entry| !KEYS.contains(&&*entry.key)) {
+        reader.unknown_key(entry, "an import", KEYS);
+    }
+    let value = |name: &str| {
+        let found = entries.iter().find(|entry| &*entry.key == name).map(|entry| &entry.value);
+        found.filter(|node| node.kind != Kind::Blank)
+    };
+    let path = value("path").map(|node| (reader.text("`path`", node), &node.span));
+    // All of the map is read before the path can end it, so that everything wrong in it is told.
+    let dest = value("dest").and_then(|node| dest(reader, node));
+    let hash = value("hash").and_then(|node| hash(reader, node));
+    let named = path.as_ref().and_then(|(path, _)| path.clone()).unwrap_or_default();
+    let attributes = Attributes {
+        mode: value("mode").and_then(|node| reader.mode("`mode`", node)),
+        uid: value("uid").and_then(|node| id(reader, "uid", &named, node)),
+        gid: value("gid").and_then(|node| id(reader, "gid", &named, node)),
+    };
+    match path {
+        Some((Some(path), span)) => Some(Import { dest, hash, attributes, ..import(reader, &path, span)? }),
+        Some((None, _)) => None,
+        None => {
+            reader.error(&node.span, "an import needs a `path`");
+            None
+        }
+    }
+}
+
+/// An import of this path with nothing else said.
+fn import(reader: &mut Reader, path: &str, span: &Range<usize>) -> Option<Import> {
+    let source = match source(reader, path) {
+        Ok(source) => source,
+        Err(title) => {
+            reader.error(span, title);
+            return None;
+        }
+    };
+    Some(Import { place: reader.place(span), source, dest: None, attributes: Attributes::default(), hash: None })
+}
+
+fn source(reader: &Reader, path: &str) -> Result<Source, String> {
+    if path.is_empty() {
+        return Err("an import needs a path".to_owned());
+    }
+    if let Some(rest) = path.strip_prefix("stacker://") {
+        return match rest.split_once('/') {
+            Some((layer, path)) if !layer.is_empty() => {
+                Ok(Source::Layer { layer: layer.to_owned(), path: format!("/{path}") })
+            }
+            _ => Err(format!("`{path}` is not `stacker://layer/path`")),
+        };
+    }
+    match SCHEME.find(path).map(|scheme| scheme.as_str()) {
+        Some(scheme @ ("http://" | "https://")) => Err(format!("an import from `{scheme}` is not supported yet")),
+        Some(scheme) => Err(format!("an import cannot come from `{scheme}`")),
+        None => Ok(Source::Host { path: reader.beside(path), trailing_slash: path.ends_with('/') }),
+    }
+}
+
+fn dest(reader: &mut Reader, node: &Node) -> Option<String> {
+    let text = reader.text("`dest`", node)?;
+    if !text.starts_with('/') {
+        reader.error(&node.span, format!("`dest` must be absolute, not `{text}`"));
+        return None;
+    }
+    if text.split('/').any(|part| part == "..") {
+        reader.error(&node.span, format!("`dest` must not hold `..`: `{text}`"));
+        return None;
+    }
+    Some(text)
+}
+
+/// 64 hexadecimal digits, either case.
+fn hash(reader: &mut Reader, node: &Node) -> Option<[u8; 32]> {
+    let text = reader.text("`hash`", node)?;
+    match text.to_ascii_lowercase().parse::<Sha256>() {
+        Ok(Sha256(bytes)) => Some(bytes),
+        Err(()) => {
+            reader.error(&node.span, format!("`hash` must be the 64 hexadecimal digits of a sha256, not `{text}`"));
+            None
+        }
+    }
+}
+
+struct Sha256([u8; 32]);
+
+impl std::str::FromStr for Sha256 {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Sha256, ()> {
+        let mut bytes = [0; 32];
+        if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(());
+        }
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).map_err(|_| ())?;
+        }
+        Ok(Sha256(bytes))
+    }
+}
+
+fn id(reader: &mut Reader, what: &str, path: &str, node: &Node) -> Option<u32> {
+    let text = reader.text(&format!("`{what}`"), node)?;
+    let digits = !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit());
+    match text.parse::<u32>() {
+        Ok(id) if digits && id < IDS => Some(id),
+        _ if digits => {
+            reader.error(&node.span, format!("`{what}` {text} of import `{path}` is too large: the largest is 65535"));
+            None
+        }
+        _ => {
+            reader.error(&node.span, format!("`{what}` must be a number, not `{text}`"));
+            None
+        }
+    }
+}
+
+/// What an import is called where its place does not say so.
+fn basename(import: &Import) -> Option<String> {
+    match &import.source {
+        Source::Host { path, .. } => path.file_name().map(|name| name.to_string_lossy().into_owned()),
+        Source::Layer { path, .. } => {
+            let name = path.rsplit('/').find(|part| !part.is_empty() && *part != ".")?;
+            (name != "..").then(|| name.to_owned())
+        }
+    }
+}
+
+/// Imports without `dest` lie side by side under their own names.
+fn check_names(reader: &mut Reader, imports: &[Import]) {
+    let mut first: HashMap<String, &Import> = HashMap::new();
+    for import in imports.iter().filter(|import| import.dest.is_none()) {
+        let Some(name) = basename(import) else {
+            let diagnostic = Diagnostic::error("this import has no name of its own");
+            reader.push(diagnostic.at(import.place.clone(), "").help("give it a `dest`"));
+            continue;
+        };
+        if let Some(other) = first.get(&name) {
+            let diagnostic = Diagnostic::error(format!("two imports would both be /stacker/imports/{name}"));
+            reader.push(diagnostic.at(import.place.clone(), "").at(other.place.clone(), "the other"));
+        } else {
+            first.insert(name, import);
+        }
+    }
+}

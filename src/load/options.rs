@@ -1,0 +1,71 @@
+//! What the command line says about reading stackerfiles.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::diag::{Diagnostic, Diagnostics, Texts};
+use crate::error::Result;
+
+use super::files::read_text;
+use super::reader::Reader;
+use super::yaml;
+
+/// What the command line says about reading stackerfiles.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// `--substitute NAME=VALUE`, in order.
+    pub substitutes: Vec<(String, String)>,
+    /// `--substitute-file`, as [`read_substitute_file`] gives it.
+    pub substitute_file: BTreeMap<String, String>,
+    /// `STACKER_ROOTFS_DIR` and its like.
+    pub builtins: Vec<(String, String)>,
+    /// Absolute. Relative paths start here, messages show paths relative to it.
+    pub working_dir: PathBuf,
+    /// stacker's own directories: never descended into.
+    pub exclude: Vec<PathBuf>,
+    /// `--stacker-file-pattern`, matched against absolute paths. `None`: `/stacker\.yaml$`.
+    pub pattern: Option<regex::Regex>,
+    /// Messages have ANSI colours.
+    pub colour: bool,
+}
+
+impl Options {
+    /// An absolute path for one from the command line, without `.` and a trailing slash.
+    pub(super) fn absolute(&self, path: &Path) -> PathBuf {
+        self.working_dir.join(path).components().collect()
+    }
+
+    /// Nothing is wrong yet.
+    pub(super) fn diagnostics(&self) -> Diagnostics {
+        Diagnostics::new(Texts::new(&self.working_dir, self.colour))
+    }
+}
+
+/// Reads a YAML map of texts. Values keep their spelling; a blank one is the empty text.
+pub fn read_substitute_file(path: &Path) -> Result<BTreeMap<String, String>> {
+    let mut diagnostics = Diagnostics::new(Texts::new(Path::new(""), false));
+    let map = match read_text(path) {
+        Ok(text) => substitute_map(path, &text, &mut diagnostics),
+        Err(reason) => {
+            diagnostics.push(Diagnostic::error(format!("cannot read substitute file {}: {reason}", path.display())));
+            None
+        }
+    };
+    match diagnostics.into_error() {
+        Some(error) => Err(error),
+        None => Ok(map.unwrap_or_default()),
+    }
+}
+
+fn substitute_map(path: &Path, text: &str, diagnostics: &mut Diagnostics) -> Option<BTreeMap<String, String>> {
+    let shown: Arc<Path> = path.into();
+    diagnostics.texts_mut().insert(shown.clone(), text.into());
+    let mut reader = Reader::new(shown, Path::new(""));
+    let (node, mistakes) = yaml::parse(text);
+    reader.yaml_mistakes(mistakes);
+    let map =
+        node.filter(|node| node.kind != yaml::Kind::Blank).and_then(|node| reader.map("a substitute file", &node));
+    diagnostics.extend(reader.diagnostics);
+    map
+}
