@@ -3,13 +3,17 @@
 //! The modules in the order of a build; ARCHITECTURE.md tells the story.
 
 pub mod action;
+pub mod compress;
 pub mod digest;
 pub mod error;
 pub mod graph;
 pub mod listing;
 pub mod load;
 pub mod place;
+pub mod seal;
+pub mod sys;
 pub mod text;
+pub mod unpack;
 pub mod worker;
 
 pub use error::{Error, Result};
