@@ -89,13 +89,13 @@ impl Listing {
         Ok(Found { entry: self.at_place(Place { path, whiteout: false })?, whiteout: self.whites_out(path)? })
     }
 
-    /// The newest time of any entry; the beginning of time when there is none.
+    /// The newest time of any entry; 1970 when there is none.
     pub fn newest(&self) -> Result<Time> {
-        let mut newest = Time { seconds: i64::MIN, nanos: 0 };
+        let mut newest = None;
         for entry in self.entries() {
-            newest = newest.max(entry?.mtime);
+            newest = newest.max(Some(entry?.mtime));
         }
-        Ok(newest)
+        Ok(newest.unwrap_or_default())
     }
 
     pub(super) fn entry(&self, path: &[u8]) -> Result<Option<Entry>> {

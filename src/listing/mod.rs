@@ -13,6 +13,7 @@ mod tree;
 pub use entry::{Entry, Kind, Time};
 pub use file::{Found, Listing, write};
 pub use order::order;
+pub(crate) use order::{join, split};
 pub use resolve::Resolved;
 pub use stack::{Lower, Stack, View};
 pub use tree::{apply, tree_digest};
