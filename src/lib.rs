@@ -3,7 +3,7 @@
 //! The modules in the order of a build; ARCHITECTURE.md tells the story.
 
 pub mod action;
-pub mod diag;
+pub mod compress;
 pub mod digest;
 pub mod error;
 pub mod graph;
@@ -11,8 +11,10 @@ pub mod listing;
 pub mod load;
 mod order;
 pub mod place;
-pub mod reason;
+pub mod seal;
+pub mod sys;
 pub mod text;
+pub mod unpack;
 pub mod worker;
 
 pub use error::{Error, Result};

@@ -1,0 +1,199 @@
+//! The walk over an upper directory: every name in it, in the order of a listing, beside what the layers beneath have.
+
+use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rayon::prelude::*;
+use rustix::fs::{FileType, Stat};
+
+use super::delta::{Delta, Xattrs, is_whiteout, mtime, stat, within, xattrs};
+use super::failure::{library, machine, users};
+use crate::digest::ContentDigest;
+use crate::listing::{Entry, Kind, Lower, Stack, View};
+use crate::worker::message::Failure;
+
+const BTRFS: u64 = 0x9123_683e;
+/// The inode number of the root of every btrfs subvolume.
+const SUBVOLUME: u64 = 256;
+
+/// One name in the upper directory.
+pub(super) struct Node {
+    pub entry: Entry,
+    pub stat: Stat,
+    /// Index of the directory it is in; the root's is its own.
+    pub parent: usize,
+    /// What stands there in the layers beneath.
+    pub lower: Option<Lower>,
+    /// Overlayfs's own attributes, to be removed.
+    pub overlay: Vec<Vec<u8>>,
+    /// Marked opaque in the upper, whatever the entry says.
+    pub marked: bool,
+}
+
+/// What the walk found.
+pub(super) struct Walked {
+    /// In listing order; the first is the root.
+    pub nodes: Vec<Node>,
+    /// Paths of sockets.
+    pub sockets: Vec<Vec<u8>>,
+}
+
+struct Walk<'a> {
+    upper: &'a Path,
+    btrfs: bool,
+    walked: Walked,
+}
+
+/// Reads the whole upper directory. Without `lower`, nothing is beneath and every mark is kept as it is.
+pub(super) fn walk(upper: &Path, lower: Option<&Stack>) -> Result<Walked, Failure> {
+    let root = stat(upper).map_err(|error| machine("stat", b"", error))?;
+    let file_system = rustix::fs::statfs(upper).map_err(|error| machine("statfs", b"", error.into()))?;
+    let btrfs = file_system.f_type as u64 == BTRFS;
+    let mut walk = Walk { upper, btrfs, walked: Walked { nodes: Vec::new(), sockets: Vec::new() } };
+    let view = lower.map(Stack::root);
+    let beneath = match &view {
+        Some(view) => view.itself().map_err(|error| library("read listings", error))?,
+        None => None,
+    };
+    walk.add(Vec::new(), root, 0, beneath)?;
+    walk.directory(0, view)?;
+    read_details(upper, &mut walk.walked.nodes)?;
+    Ok(walk.walked)
+}
+
+impl Walk<'_> {
+    fn add(&mut self, path: Vec<u8>, stat: Stat, parent: usize, lower: Option<Lower>) -> Result<usize, Failure> {
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            _ if is_whiteout(&stat) => Kind::Whiteout,
+            FileType::Directory => Kind::Directory { opaque: false },
+            FileType::RegularFile => Kind::File { size: stat.st_size as u64, content: ContentDigest([0; 32]) },
+            FileType::Symlink => Kind::Symlink { target: Vec::new() },
+            FileType::Fifo => Kind::Fifo,
+            _ => return Err(users("seal", &path, "is a device node, which a layer cannot hold")),
+        };
+        let (mode, uid, gid) = match kind {
+            Kind::Whiteout => (0, 0, 0),
+            _ => (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid),
+        };
+        let entry = Entry { path, kind, mode, uid, gid, mtime: mtime(&stat), xattrs: Default::default() };
+        self.walked.nodes.push(Node { entry, stat, parent, lower, overlay: Vec::new(), marked: false });
+        Ok(self.walked.nodes.len() - 1)
+    }
+
+    /// Adds everything below the directory `index`, whose place in the layers beneath is `view`.
+    fn directory(&mut self, index: usize, view: Option<View>) -> Result<(), Failure> {
+        let path = self.walked.nodes[index].entry.path.clone();
+        let full = within(self.upper, &path);
+        let found = xattrs(&full).map_err(|error| machine("read attributes of", &path, error))?;
+        let view = match view {
+            Some(view) if found.opaque => {
+                self.mark(index, found, view.exists());
+                Some(view.nothing(b""))
+            }
+            None if found.opaque => {
+                self.mark(index, found, true);
+                None
+            }
+            view => {
+                self.mark(index, found, false);
+                view
+            }
+        };
+        for (name, stat) in self.names(&path, &full)? {
+            let child = if path.is_empty() { name.clone() } else { [path.as_slice(), b"/", &name].concat() };
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Socket {
+                self.walked.sockets.push(child);
+                continue;
+            }
+            let read = |error| library("read listings", error);
+            let lower = view.as_ref().map(|view| view.child(&name)).transpose().map_err(read)?.flatten();
+            let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            let below = if directory {
+                view.as_ref().map(|view| view.directory(&name)).transpose().map_err(read)?
+            } else {
+                None
+            };
+            let index = self.add(child, stat, index, lower)?;
+            if directory {
+                self.directory(index, below)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn mark(&mut self, index: usize, found: Xattrs, opaque: bool) {
+        let node = &mut self.walked.nodes[index];
+        node.entry.kind = Kind::Directory { opaque };
+        node.marked = found.opaque;
+        node.entry.xattrs = found.kept;
+        node.overlay = found.overlay;
+    }
+
+    /// The names in a directory: whiteouts first, then by bytes.
+    fn names(&self, path: &[u8], full: &Path) -> Result<Vec<(Vec<u8>, Stat)>, Failure> {
+        let read = |error| machine("read", path, error);
+        let mut names = Vec::new();
+        for item in std::fs::read_dir(full).map_err(read)? {
+            let item = item.map_err(read)?;
+            let name = item.file_name().as_bytes().to_vec();
+            let stat = stat(&full.join(item.file_name())).map_err(read)?;
+            let child = || [path, b"/", &name].concat();
+            if name.starts_with(b".wh.") {
+                return Err(users(
+                    "seal",
+                    &child(),
+                    "a layer cannot hold a name that starts with `.wh.`: it means a removed file",
+                ));
+            }
+            if self.btrfs && FileType::from_raw_mode(stat.st_mode) == FileType::Directory && stat.st_ino == SUBVOLUME {
+                return Err(users("seal", &child(), "is a btrfs subvolume, which a layer cannot hold"));
+            }
+            names.push((name, stat));
+        }
+        names.sort_by(|(a, a_stat), (b, b_stat)| (!is_whiteout(a_stat), a).cmp(&(!is_whiteout(b_stat), b)));
+        Ok(names)
+    }
+}
+
+/// Reads what stat does not tell, in parallel: contents, link texts, attributes. Each inode's content is read once.
+fn read_details(upper: &Path, nodes: &mut [Node]) -> Result<(), Failure> {
+    let delta = Delta::open(upper).map_err(|error| machine("open", b"", error))?;
+    let mut seen = HashMap::new();
+    let first: Vec<usize> = (0..nodes.len())
+        .map(|index| if linked(&nodes[index]) { *seen.entry(inode(&nodes[index])).or_insert(index) } else { index })
+        .collect();
+    nodes.par_iter_mut().enumerate().filter(|(index, _)| first[*index] == *index).try_for_each(|(_, node)| {
+        read_node(upper, &delta, node).map_err(|error| machine("read", &node.entry.path, error))
+    })?;
+    for (index, &from) in first.iter().enumerate().filter(|&(index, &from)| from != index) {
+        let Entry { kind, xattrs, .. } = nodes[from].entry.clone();
+        let overlay = nodes[from].overlay.clone();
+        let node = &mut nodes[index];
+        (node.entry.kind, node.entry.xattrs, node.overlay) = (kind, xattrs, overlay);
+    }
+    Ok(())
+}
+
+fn read_node(upper: &Path, delta: &Delta, node: &mut Node) -> std::io::Result<()> {
+    let full = within(upper, &node.entry.path);
+    match &mut node.entry.kind {
+        Kind::Directory { .. } | Kind::Whiteout | Kind::HardLink { .. } => return Ok(()),
+        Kind::Symlink { target } => *target = std::fs::read_link(&full)?.into_os_string().as_bytes().to_vec(),
+        Kind::File { content, size } => (*content, *size) = super::content::hash(delta.file(&node.entry.path)?)?,
+        Kind::Fifo => {}
+    }
+    let found = xattrs(&full)?;
+    node.entry.xattrs = found.kept;
+    node.overlay = found.overlay;
+    Ok(())
+}
+
+/// Whether a node may have further names that a listing ties together.
+pub(super) fn linked(node: &Node) -> bool {
+    matches!(node.entry.kind, Kind::File { .. } | Kind::HardLink { .. } | Kind::Fifo) && node.stat.st_nlink > 1
+}
+
+pub(super) fn inode(node: &Node) -> (u64, u64) {
+    (node.stat.st_dev, node.stat.st_ino)
+}

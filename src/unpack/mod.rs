@@ -1,0 +1,186 @@
+//! Unpacking a tar into an empty delta directory, in the form that overlayfs reads.
+//!
+//! An archive is untrusted: no name, link or hard link in it leads out of the directory. Absolute names lose their
+//! slash, names with `..` are errors, and a name through a link of the same archive goes where the link leads inside
+//! the root (as containerd does); a link that stands where a directory is to be made is replaced by it. Later members
+//! replace earlier ones. Directories that the archive does not mention look like those of the layers beneath, or like
+//! the root of a fresh image. Knows nothing of compression and digests.
+
+mod archive;
+mod member;
+mod pax;
+mod root;
+mod sparse;
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid, chmodat, chownat, mkdirat, statat, utimensat};
+use rustix::io::Errno;
+
+use crate::listing::{Entry, Kind, Stack, join, scratch_root, split};
+use crate::seal::delta::{self, set_xattr, timestamps};
+use crate::seal::failure::{library, machine, users};
+use crate::text::escape;
+use crate::worker::message::Failure;
+use archive::Archive;
+use root::{Before, Root, path_of};
+
+/// What names that start with `.wh.` mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whiteouts {
+    /// Removed names, as in the layers of an image.
+    Oci,
+    /// Nothing: an error, since a layer could not hold them. Tar bases.
+    Literal,
+}
+
+/// Ids that the mapped range does not have.
+const IDS: u64 = 65_536;
+
+/// Unpacks a plain tar into the empty directory `dir`. The answer is what was left out, and why.
+pub fn unpack(reader: impl Read, dir: &Path, whiteouts: Whiteouts) -> Result<Vec<String>, Failure> {
+    unpack_onto(reader, dir, whiteouts, &Stack::default())
+}
+
+/// As [`unpack`], for a layer that lies on others: directories that it uses without mentioning them get the mode, owner
+/// and attributes that they have beneath.
+pub fn unpack_onto(reader: impl Read, dir: &Path, whiteouts: Whiteouts, lower: &Stack) -> Result<Vec<String>, Failure> {
+    let failed = |error| machine("open", b"", error);
+    let mut archive = Archive::new(reader);
+    let root = Root::open(dir).map_err(failed)?;
+    let mut unpacking = Unpacking { root, whiteouts, lower, directories: BTreeMap::new(), warnings: Vec::new() };
+    let entry = unpacking.beneath(b"")?;
+    delta::dress(dir, &entry).map_err(failed)?;
+    unpacking.directories.insert(Vec::new(), entry);
+    let read = |error: io::Error| Failure { users: true, ..machine("read the archive for", b"", error) };
+    while let Some(member) = archive.next().map_err(read)? {
+        unpacking.member(member, &mut archive)?;
+    }
+    if archive.unmarked && whiteouts == Whiteouts::Literal {
+        return Err(users("unpack", b"", "the archive has no end mark: it was cut off"));
+    }
+    unpacking.finish()
+}
+
+struct Unpacking<'a> {
+    root: Root,
+    whiteouts: Whiteouts,
+    lower: &'a Stack,
+    /// What directories get when nothing is put into them any more: attributes (children would inherit a default ACL)
+    /// and times.
+    directories: BTreeMap<Vec<u8>, Entry>,
+    warnings: Vec<String>,
+}
+
+impl Unpacking<'_> {
+    /// What a directory looks like that no member describes.
+    fn beneath(&self, path: &[u8]) -> Result<Entry, Failure> {
+        let lower = self.lower.lookup(path).map_err(|error| library("read listings", error))?;
+        let lower = lower.filter(|entry| matches!(entry.kind, Kind::Directory { .. }));
+        Ok(lower.unwrap_or(Entry { path: path.to_vec(), ..scratch_root() }))
+    }
+
+    /// The directory at `path`, made if need be with all that lead to it.
+    fn parent(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, Failure> {
+        match self.root.directory(path) {
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::NOTDIR)) => {}
+            result => return result.map_err(|error| resolving(path, error)),
+        }
+        let (above, name) = split(path);
+        if path.is_empty() {
+            return Err(users("unpack", path, "the directory has gone"));
+        }
+        let directory = self.parent(above)?;
+        let entry = self.beneath(path)?;
+        self.make_directory(&directory, name, &entry, false)?;
+        self.root.directory(path).map_err(|error| resolving(path, error))
+    }
+
+    /// Makes a directory, or takes the one that is there. `replace`: whatever else stands there goes; without it only a
+    /// whiteout does.
+    fn make_directory(&mut self, at: &Rc<OwnedFd>, name: &[u8], entry: &Entry, replace: bool) -> Result<(), Failure> {
+        let path = &entry.path;
+        let failed = |error| machine("make directory", path, error);
+        let standing = statat(at, name, AtFlags::SYMLINK_NOFOLLOW).ok();
+        if !replace && standing.as_ref().is_some_and(|stat| !delta::is_whiteout(stat)) {
+            return Err(users("unpack", path, "is no directory in this archive, yet has names below it"));
+        }
+        let before = self.root.clear(at, name, true).map_err(failed)?;
+        if before != Before::Directory {
+            mkdirat(at, name, Mode::from_raw_mode(0o700)).map_err(|error| failed(error.into()))?;
+        }
+        if before == Before::Whiteout {
+            set_xattr(&path_of(at, name), delta::OPAQUE.as_bytes(), b"y").map_err(failed)?;
+        }
+        self.own(at, name, entry).map_err(failed)?;
+        self.directories.insert(path.clone(), entry.clone());
+        Ok(())
+    }
+
+    /// Owner first: changing it takes setuid bits and capabilities away.
+    fn own(&self, at: &OwnedFd, name: &[u8], entry: &Entry) -> io::Result<()> {
+        let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+        chownat(at, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        if !matches!(entry.kind, Kind::Symlink { .. }) {
+            chmodat(at, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())?;
+        }
+        Ok(())
+    }
+
+    /// Attributes and time, when the content is complete. Attributes that this file system or namespace refuses are a
+    /// warning.
+    fn complete(&mut self, at: &OwnedFd, name: &[u8], entry: &Entry) -> io::Result<()> {
+        for (attribute, value) in entry.xattrs.iter().filter(|(attribute, _)| delta::is_kept(attribute)) {
+            let value = delta::normal(attribute, value.clone());
+            match set_xattr(&path_of(at, name), attribute, &value) {
+                Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::PERM | Errno::OPNOTSUPP)) => {
+                    let (path, attribute) = (escape(&entry.path), escape(attribute));
+                    self.warnings.push(format!("/{path}: the attribute {attribute} cannot be set here: left out"));
+                }
+                result => result?,
+            }
+        }
+        utimensat(at, name, &timestamps(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Vec<String>, Failure> {
+        for (path, entry) in std::mem::take(&mut self.directories).into_iter().rev() {
+            let failed = |error| machine("finish", &path, error);
+            let (above, name) = split(&path);
+            let name = if path.is_empty() { b".".as_slice() } else { name };
+            // A later member may have removed it.
+            let Ok(directory) = self.root.directory(above) else { continue };
+            let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW);
+            if stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory) {
+                self.complete(&directory, name, &entry).map_err(failed)?;
+            }
+        }
+        Ok(self.warnings)
+    }
+}
+
+fn resolving(path: &[u8], error: io::Error) -> Failure {
+    let hostile =
+        matches!(Errno::from_io_error(&error), Some(Errno::LOOP | Errno::NOENT | Errno::NOTDIR | Errno::XDEV));
+    Failure { users: hostile, ..machine("unpack", path, error) }
+}
+
+/// A name as written in an archive, as a path beneath the root.
+fn clean(name: &[u8]) -> Result<Vec<u8>, Failure> {
+    let mut path = Vec::new();
+    for component in name.split(|&byte| byte == b'/').filter(|component| !matches!(*component, b"" | b".")) {
+        if component == b".." {
+            return Err(users("unpack", name, "a name with `..` may lead out of the image"));
+        }
+        path = join(&path, component);
+    }
+    if path.contains(&0) {
+        return Err(users("unpack", name, "a name with a zero byte"));
+    }
+    Ok(path)
+}

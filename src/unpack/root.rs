@@ -1,0 +1,112 @@
+//! The directory that an archive is unpacked into, which no name in the archive can leave.
+//!
+//! The directory of every name is opened with `openat2(RESOLVE_IN_ROOT)`: links that the archive itself made are
+//! followed as a process in the image would follow them, absolute ones and `..` too. The last component of a name is
+//! never followed.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, openat, openat2, statat, unlinkat};
+use rustix::io::Errno;
+
+use crate::seal::delta::is_whiteout;
+
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// The root, and the directory that was used last: neighbours in an archive mostly share it.
+pub(super) struct Root {
+    root: Rc<OwnedFd>,
+    last: Option<(Vec<u8>, Rc<OwnedFd>)>,
+}
+
+/// What stood at a name before it was cleared for something new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Before {
+    Nothing,
+    Whiteout,
+    /// A directory that may stay.
+    Directory,
+    /// Something that is gone now.
+    Other,
+}
+
+impl Root {
+    pub fn open(path: &Path) -> io::Result<Root> {
+        Ok(Root { root: Rc::new(openat(CWD, path, DIRECTORY, Mode::empty())?), last: None })
+    }
+
+    /// The directory at `path`, which must exist.
+    pub fn directory(&mut self, path: &[u8]) -> io::Result<Rc<OwnedFd>> {
+        if path.is_empty() {
+            return Ok(self.root.clone());
+        }
+        match &self.last {
+            Some((last, fd)) if last == path => Ok(fd.clone()),
+            _ => {
+                let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+                let fd = Rc::new(openat2(&*self.root, path, DIRECTORY, Mode::empty(), resolve)?);
+                self.last = Some((path.to_vec(), fd.clone()));
+                Ok(fd)
+            }
+        }
+    }
+
+    /// What stands at `name`; nothing is removed.
+    pub fn standing(&self, directory: &OwnedFd, name: &[u8]) -> io::Result<Before> {
+        match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(Before::Nothing),
+            Ok(stat) if is_whiteout(&stat) => Ok(Before::Whiteout),
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => Ok(Before::Directory),
+            Ok(_) => Ok(Before::Other),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes way for something new at `name`; a directory stays if it may.
+    pub fn clear(&mut self, directory: &OwnedFd, name: &[u8], keep_directory: bool) -> io::Result<Before> {
+        let stat = match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(Before::Nothing),
+            other => other?,
+        };
+        let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if is_directory && keep_directory {
+            return Ok(Before::Directory);
+        }
+        // The directory used last, or a link on the way to it, may be what goes.
+        self.last = None;
+        if is_directory {
+            remove_all(directory.as_fd(), name)?;
+        } else {
+            unlinkat(directory, name, AtFlags::empty())?;
+        }
+        Ok(if is_whiteout(&stat) { Before::Whiteout } else { Before::Other })
+    }
+}
+
+/// A path for the calls that know no directory descriptors (those on extended attributes).
+pub(super) fn path_of(directory: &OwnedFd, name: &[u8]) -> PathBuf {
+    let mut path = format!("/proc/self/fd/{}/", directory.as_raw_fd()).into_bytes();
+    path.extend_from_slice(name);
+    PathBuf::from(std::ffi::OsString::from_vec(path))
+}
+
+fn remove_all(directory: BorrowedFd, name: &[u8]) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let inner = openat(directory, name, flags, Mode::empty())?;
+    for item in Dir::read_from(&inner)? {
+        let item = item?;
+        let child = item.file_name().to_bytes();
+        if child == b"." || child == b".." {
+            continue;
+        }
+        match unlinkat(&inner, child, AtFlags::empty()) {
+            Err(Errno::ISDIR) => remove_all(inner.as_fd(), child)?,
+            other => other?,
+        }
+    }
+    Ok(unlinkat(directory, name, AtFlags::REMOVEDIR)?)
+}
