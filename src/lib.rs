@@ -3,12 +3,15 @@
 //! The modules in the order of a build; ARCHITECTURE.md tells the story.
 
 pub mod action;
+pub mod claim;
+pub mod database;
 pub mod digest;
 pub mod error;
 pub mod graph;
 pub mod listing;
 pub mod load;
 pub mod place;
+pub mod record;
 pub mod text;
 pub mod worker;
 
