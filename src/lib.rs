@@ -3,7 +3,8 @@
 //! The modules in the order of a build; ARCHITECTURE.md tells the story.
 
 pub mod action;
-pub mod compress;
+pub mod claim;
+pub mod database;
 pub mod digest;
 pub mod error;
 pub mod graph;
@@ -11,8 +12,7 @@ pub mod listing;
 pub mod load;
 mod order;
 pub mod place;
-pub mod seal;
-pub mod sys;
+pub mod record;
 pub mod text;
 pub mod unpack;
 pub mod worker;

@@ -1,0 +1,79 @@
+//! The database: an index over records, plus what is worth remembering between builds.
+//!
+//! One connection, owned by the deciding thread; WAL, so that other processes read while one writes. Everything in it can
+//! be lost: results come back from `records/`, the rest is found out again. Nothing here knows stackerfiles or layers'
+//! contents.
+
+mod durable;
+mod open;
+mod remembered;
+mod results;
+
+use std::cell::Cell;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use crate::error::{Error, Result};
+use crate::place::StackerDir;
+
+pub use crate::record::{ActionResult, LayerInfo};
+pub use results::CacheRow;
+
+/// The open database of a stacker directory.
+#[derive(Debug)]
+pub struct Database {
+    connection: Connection,
+    dir: StackerDir,
+    /// The boot that this process runs in.
+    boot: String,
+    /// A damaged page was met: said once, and the next start rebuilds.
+    damaged: Cell<bool>,
+}
+
+impl Database {
+    /// A write transaction; it takes the write lock at once, since one that first reads could fail to get it later.
+    fn write(&self) -> Result<Transaction<'_>> {
+        Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate).map_err(|error| self.fault(error))
+    }
+
+    /// Runs `statements` in one write transaction.
+    fn in_transaction<T>(&self, statements: impl FnOnce(&Transaction) -> rusqlite::Result<T>) -> Result<T> {
+        let transaction = self.write()?;
+        let value = statements(&transaction).map_err(|error| self.fault(error))?;
+        transaction.commit().map_err(|error| self.fault(error))?;
+        Ok(value)
+    }
+
+    /// Runs a query.
+    fn query<T>(&self, statements: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        statements(&self.connection).map_err(|error| self.fault(error))
+    }
+
+    /// An SQLite error with its path. Damage is written down, so that the next start sets the file aside.
+    fn fault(&self, source: rusqlite::Error) -> Error {
+        let path = self.dir.database();
+        if open::is_damage(&source) {
+            if !self.damaged.replace(true) {
+                open::mark_damaged(&self.dir);
+            }
+            let path = path.display();
+            return Error::Machine(format!(
+                "database {path} is damaged ({source}); the next start sets it aside and makes it anew from records/"
+            ));
+        }
+        Error::Database { path, source }
+    }
+}
+
+/// The next number for `unsynced`, inside a write transaction.
+fn next_unsynced(transaction: &Transaction) -> rusqlite::Result<i64> {
+    let mut statement =
+        transaction.prepare_cached("UPDATE boot SET counter = counter + 1 WHERE one = 1 RETURNING counter")?;
+    statement.query_row([], |row| row.get(0))
+}
+
+/// Seconds since 1970.
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+}

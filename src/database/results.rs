@@ -1,0 +1,232 @@
+//! Actions and their results by key.
+
+use std::collections::{BTreeSet, HashMap};
+
+use rusqlite::{OptionalExtension, Row, Transaction, params};
+
+use super::{Database, next_unsynced, now};
+use crate::action::Action;
+use crate::digest::{DiffId, Key};
+use crate::error::Result;
+use crate::listing::Time;
+use crate::record::{ActionResult, LayerInfo, Record, remove};
+
+/// A use is written down again only when the last one is this many seconds old, so that a build with nothing to do
+/// writes nothing.
+const USE_GRAIN: i64 = 3600;
+
+/// One line of `stacker cache ls`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CacheRow {
+    /// The key.
+    pub key: Key,
+    /// `unpack`, `import`, `run`.
+    pub kind: String,
+    /// Layers whose last build used it.
+    pub layers: Vec<String>,
+    /// The layer; `None`: nothing changed.
+    pub diff_id: Option<DiffId>,
+    /// Bytes of file content.
+    pub bytes: u64,
+    /// How long it took to build.
+    pub seconds: f64,
+    /// When it was built, in seconds since 1970.
+    pub created: i64,
+    /// When a build last used it, within an hour.
+    pub last_used: i64,
+}
+
+impl Database {
+    /// What is known about a key.
+    pub fn result(&self, key: &Key) -> Result<Option<ActionResult>> {
+        self.query(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT result.diff_id, newest_seconds, newest_nanos, entries, bytes, tar_bytes, tier, seconds, created
+                 FROM result LEFT JOIN layer ON layer.diff_id = result.diff_id WHERE key = ?1",
+            )?;
+            statement.query_row([key.0], result_of).optional()
+        })
+        // A layer about which nothing is known is as good as no result.
+        .map(|result| result.filter(|result| result.diff_id.is_some() == result.layer.is_some()))
+    }
+
+    /// The action of a key, whether it was finished or only begun.
+    pub fn action(&self, key: &Key) -> Result<Option<Action>> {
+        let text = self.query(|connection| {
+            let mut statement = connection.prepare_cached("SELECT action FROM action WHERE key = ?1")?;
+            statement.query_row([key.0], |row| row.get::<_, String>(0)).optional()
+        })?;
+        let action = text.and_then(|text| serde_json::from_str::<Action>(&text).ok());
+        // An action that an older stacker encoded differently explains nothing.
+        Ok(action.filter(|action| action.key() == *key))
+    }
+
+    /// Writes an action down before it runs.
+    pub fn begin(&self, key: &Key, action: &Action) -> Result<()> {
+        self.in_transaction(|transaction| insert_action(transaction, key, action))
+    }
+
+    /// Writes a result down: first its record, then the rows. It replaces an earlier result of the same key.
+    /// What the result speaks of (delta, listing) must lie in its place already.
+    pub fn finish(&self, key: &Key, action: &Action, result: &ActionResult) -> Result<()> {
+        let record = Record::new(action, result, &self.boot);
+        debug_assert_eq!(record.key, *key, "the key is that of the action");
+        let name = record.write_fresh(&self.dir)?;
+        let replaced = self.in_transaction(|transaction| {
+            let replaced = record_name(transaction, key)?;
+            insert(transaction, &record, &name, false, now())?;
+            Ok(replaced)
+        })?;
+        match replaced {
+            Some(replaced) if replaced != name => self.remove_record(&replaced),
+            _ => Ok(()),
+        }
+    }
+
+    /// Drops the result of a key. Its action stays, to explain the miss.
+    pub fn forget(&self, key: &Key) -> Result<()> {
+        let name = self.in_transaction(|transaction| {
+            let name = record_name(transaction, key)?;
+            transaction.execute("DELETE FROM result WHERE key = ?1", [key.0])?;
+            Ok(name)
+        })?;
+        name.map_or(Ok(()), |name| self.remove_record(&name))
+    }
+
+    /// Notes that a build used these results.
+    pub fn touch(&self, keys: &[Key]) -> Result<()> {
+        let now = now();
+        let stale = self.query(|connection| {
+            let mut statement = connection.prepare_cached("SELECT last_used FROM result WHERE key = ?1")?;
+            let mut stale = Vec::new();
+            for key in keys {
+                let used: Option<i64> = statement.query_row([key.0], |row| row.get(0)).optional()?;
+                if used.is_some_and(|used| (now - used).abs() >= USE_GRAIN) {
+                    stale.push(*key);
+                }
+            }
+            Ok(stale)
+        })?;
+        if stale.is_empty() {
+            return Ok(());
+        }
+        self.in_transaction(|transaction| {
+            let mut statement = transaction.prepare_cached("UPDATE result SET last_used = ?2 WHERE key = ?1")?;
+            stale.iter().try_for_each(|key| statement.execute(params![key.0, now]).map(drop))
+        })
+    }
+
+    /// Every result, those used last first.
+    pub fn list(&self) -> Result<Vec<CacheRow>> {
+        let mut layers: HashMap<Key, BTreeSet<String>> = HashMap::new();
+        for (layer, keys) in self.all_last_actions()? {
+            for key in keys {
+                layers.entry(key).or_default().insert(layer.clone());
+            }
+        }
+        self.query(|connection| {
+            let mut statement = connection.prepare(
+                "SELECT key, kind, result.diff_id, COALESCE(bytes, 0), seconds, created, last_used
+                 FROM result JOIN action USING (key) LEFT JOIN layer ON layer.diff_id = result.diff_id
+                 ORDER BY last_used DESC, created DESC, key",
+            )?;
+            let rows = statement.query_map([], |row| {
+                let key = Key(row.get(0)?);
+                Ok(CacheRow {
+                    key,
+                    kind: row.get(1)?,
+                    layers: layers.remove(&key).unwrap_or_default().into_iter().collect(),
+                    diff_id: row.get::<_, Option<_>>(2)?.map(DiffId),
+                    bytes: row.get::<_, i64>(3)? as u64,
+                    seconds: row.get(4)?,
+                    created: row.get(5)?,
+                    last_used: row.get(6)?,
+                })
+            })?;
+            rows.collect()
+        })
+    }
+
+    fn remove_record(&self, name: &str) -> Result<()> {
+        remove(&self.dir.fresh().join(name))?;
+        remove(&self.dir.records().join(name))
+    }
+}
+
+/// The rows of a record.
+pub(super) fn insert(
+    transaction: &Transaction,
+    record: &Record,
+    name: &str,
+    synced: bool,
+    used: i64,
+) -> rusqlite::Result<()> {
+    let Record { key, action, result, boot, .. } = record;
+    let unsynced = if synced { None } else { Some(next_unsynced(transaction)?) };
+    insert_action(transaction, key, action)?;
+    let mut statement = transaction.prepare_cached(
+        "INSERT OR REPLACE INTO result (key, record, diff_id, tier, seconds, created, last_used, boot, unsynced)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?;
+    let diff_id = result.diff_id.map(|diff_id| diff_id.0);
+    let seconds = if result.seconds.is_finite() { result.seconds } else { 0.0 };
+    statement.execute(params![key.0, name, diff_id, result.tier, seconds, result.created, used, boot, unsynced])?;
+    match (&result.diff_id, &result.layer) {
+        (Some(diff_id), Some(info)) => insert_layer(transaction, diff_id, info, boot, unsynced),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn insert_layer(
+    transaction: &Transaction,
+    diff_id: &DiffId,
+    info: &LayerInfo,
+    boot: &str,
+    unsynced: Option<i64>,
+) -> rusqlite::Result<()> {
+    let LayerInfo { newest, entries, bytes, tar_bytes } = *info;
+    let mut statement = transaction.prepare_cached(
+        "INSERT OR REPLACE INTO layer
+             (diff_id, newest_seconds, newest_nanos, entries, bytes, tar_bytes, boot, unsynced)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?;
+    let (entries, bytes, tar_bytes) = (entries as i64, bytes as i64, tar_bytes as i64);
+    statement
+        .execute(params![diff_id.0, newest.seconds, newest.nanos, entries, bytes, tar_bytes, boot, unsynced])
+        .map(drop)
+}
+
+fn insert_action(transaction: &Transaction, key: &Key, action: &Action) -> rusqlite::Result<()> {
+    let text = serde_json::to_string(action).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    let mut statement =
+        transaction.prepare_cached("INSERT OR REPLACE INTO action (key, kind, action) VALUES (?1, ?2, ?3)")?;
+    statement.execute(params![key.0, action.kind.name(), text]).map(drop)
+}
+
+fn record_name(transaction: &Transaction, key: &Key) -> rusqlite::Result<Option<String>> {
+    transaction
+        .prepare_cached("SELECT record FROM result WHERE key = ?1")?
+        .query_row([key.0], |row| row.get(0))
+        .optional()
+}
+
+/// The columns that [`Database::layer`] and [`Database::result`] share, from column `first` on.
+pub(super) fn layer_of(row: &Row, first: usize) -> rusqlite::Result<Option<LayerInfo>> {
+    let Some(seconds) = row.get(first)? else { return Ok(None) };
+    Ok(Some(LayerInfo {
+        newest: Time { seconds, nanos: row.get(first + 1)? },
+        entries: row.get::<_, i64>(first + 2)? as u64,
+        bytes: row.get::<_, i64>(first + 3)? as u64,
+        tar_bytes: row.get::<_, i64>(first + 4)? as u64,
+    }))
+}
+
+fn result_of(row: &Row) -> rusqlite::Result<ActionResult> {
+    Ok(ActionResult {
+        diff_id: row.get::<_, Option<_>>(0)?.map(DiffId),
+        layer: layer_of(row, 1)?,
+        tier: row.get(6)?,
+        seconds: row.get(7)?,
+        created: row.get(8)?,
+    })
+}

@@ -1,0 +1,134 @@
+//! A record is the truth about one result: an immutable file, named by the blake3 of its bytes.
+//!
+//! It starts in `fresh/` and is renamed to `records/` once what it speaks of is known to be on disk. The database is an
+//! index over records and can be made from them again. Nothing here knows SQLite.
+
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::action::Action;
+use crate::digest::{ContentDigest, DiffId, Key};
+use crate::error::{At, Result};
+use crate::listing::Time;
+use crate::place::StackerDir;
+
+/// Format of the record files.
+pub const FORMAT: u32 = 1;
+
+/// What the cache knows about a key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ActionResult {
+    /// The layer; `None`: nothing changed, the chain stays.
+    pub diff_id: Option<DiffId>,
+    /// Facts about the layer; `None` when there is none.
+    pub layer: Option<LayerInfo>,
+    /// The tier that built it.
+    pub tier: String,
+    /// How long that took.
+    pub seconds: f64,
+    /// When, in seconds since 1970.
+    pub created: i64,
+}
+
+/// Facts about a layer that follow from its listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerInfo {
+    /// The newest mtime.
+    pub newest: Time,
+    /// Entries of the listing.
+    pub entries: u64,
+    /// Bytes of file content.
+    pub bytes: u64,
+    /// Bytes of the tar.
+    pub tar_bytes: u64,
+}
+
+/// One file of `records/` or `fresh/`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The key of `action`.
+    pub key: Key,
+    /// What was done.
+    pub action: Action,
+    /// What came out.
+    pub result: ActionResult,
+    /// The boot in which it was written.
+    pub boot: String,
+}
+
+impl Record {
+    /// A record of this boot.
+    pub fn new(action: &Action, result: &ActionResult, boot: &str) -> Record {
+        Record {
+            format: FORMAT,
+            key: action.key(),
+            action: action.clone(),
+            result: result.clone(),
+            boot: boot.to_owned(),
+        }
+    }
+
+    /// Writes it to `fresh/` and gives back its name. Writing the same record again changes nothing.
+    pub fn write_fresh(&self, dir: &StackerDir) -> Result<String> {
+        let mut bytes = serde_json::to_vec(self).map_err(std::io::Error::from).at("encode", dir.fresh())?;
+        bytes.push(b'\n');
+        let name = ContentDigest::of(&bytes).hex();
+        write_once(&dir.tmp(), &dir.fresh().join(&name), &bytes)?;
+        Ok(name)
+    }
+
+    /// Reads a record; `None` for what is none of ours: another format, bytes that do not match the name (a torn write),
+    /// or an action whose key is derived differently today.
+    pub fn read(path: &Path) -> Result<Option<Record>> {
+        let bytes = match fs::read(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            other => other.at("read", path)?,
+        };
+        let named = path.file_name().is_some_and(|name| name == ContentDigest::of(&bytes).hex().as_str());
+        let record = serde_json::from_slice::<Record>(&bytes).ok();
+        Ok(record.filter(|record| named && record.format == FORMAT && record.key == record.action.key()))
+    }
+}
+
+impl StackerDir {
+    /// Records of this boot whose data is not yet known to be on disk.
+    pub fn fresh(&self) -> PathBuf {
+        self.0.join("fresh")
+    }
+
+    /// Records whose data is on disk.
+    pub fn records(&self) -> PathBuf {
+        self.0.join("records")
+    }
+}
+
+/// The names in `directory`.
+pub(crate) fn names(directory: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).at("read", directory)? {
+        // Names of records are hexadecimal: what is not UTF-8 is none.
+        names.extend(entry.at("read", directory)?.file_name().into_string());
+    }
+    Ok(names)
+}
+
+/// Removes a file that may be gone already.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other.at("remove", path),
+    }
+}
+
+/// Puts a whole file at `path`, or nothing: a name under which a part could be read never exists.
+pub(crate) fn write_once(tmp: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(tmp).at("create a file in", tmp)?;
+    file.write_all(bytes).at("write", path)?;
+    file.persist(path).map_err(|error| error.error).at("rename to", path)?;
+    Ok(())
+}
