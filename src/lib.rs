@@ -8,6 +8,7 @@ pub mod error;
 pub mod graph;
 pub mod listing;
 pub mod load;
+pub mod oci;
 pub mod place;
 pub mod text;
 pub mod worker;
