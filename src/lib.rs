@@ -5,6 +5,7 @@
 pub mod action;
 pub mod digest;
 pub mod error;
+pub mod export;
 pub mod graph;
 pub mod listing;
 pub mod load;
