@@ -1,0 +1,112 @@
+//! Files get into a layout whole or not at all: written under a temporary name, then renamed or linked to their own.
+//!
+//! A temporary file is locked by who writes it, so that one whose lock is free was left by a killed process and may be
+//! removed by anybody. Digests are taken on trust here; who made the blob hashed it.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, ioctl_ficlone, linkat};
+use tempfile::NamedTempFile;
+
+use crate::error::{At, Result};
+
+/// How temporary files in a layout's root are called.
+const TEMPORARY: &str = ".stacker-tmp-";
+
+/// A sweeping process can catch a temporary file in the moment between its making and its locking.
+const ATTEMPTS: usize = 3;
+
+/// Replaces `path` by a file with these bytes: a reader sees the old or the new ones.
+pub(super) fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    write_file(directory, path, bytes)
+}
+
+/// The same, with the temporary file in another directory of the file system: none may lie among blobs, whose
+/// directory other tools list.
+pub(super) fn write_file(temporary_in: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+    place(temporary_in, path, |file| file.write_all(bytes).at("write", path))
+}
+
+/// Makes `path` with these bytes unless somebody has made it before.
+pub(super) fn create_file(path: &Path, bytes: &[u8], temporary_in: &Path) -> Result<()> {
+    let mut file = temporary(temporary_in)?;
+    file.write_all(bytes).at("write", path)?;
+    match file.persist_noclobber(path) {
+        Err(error) if error.error.kind() != ErrorKind::AlreadyExists => Err(error.error).at("create", path),
+        _ => Ok(()),
+    }
+}
+
+/// Makes `target` a file with the bytes of `source`: a reflink, else a hard link, else a copy.
+pub(super) fn clone_file(root: &Path, source: &Path, target: &Path) -> Result<()> {
+    let from = File::open(source).at("open", source)?;
+    let reflink = temporary(root)?;
+    if ioctl_ficlone(reflink.as_file(), &from).is_ok() {
+        return reflink.persist(target).map(drop).map_err(|error| error.error).at("create", target);
+    }
+    drop(reflink);
+    // A source that is a symbolic link stands for the file that it leads to.
+    if linkat(CWD, source, CWD, target, AtFlags::SYMLINK_FOLLOW).is_ok() {
+        return Ok(());
+    }
+    place(root, target, |file| {
+        let mut from = File::open(source).at("open", source)?;
+        std::io::copy(&mut from, file).at("copy", source).map(drop)
+    })
+}
+
+/// Removes what killed processes left in the layout's root.
+pub(super) fn remove_leftovers(root: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(root).at("read", root)? {
+        let entry = entry.at("read", root)?;
+        if !entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes()) {
+            continue;
+        }
+        let path = entry.path();
+        if File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+            remove_if_there(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a file that another process may remove as well.
+pub(super) fn remove_if_there(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).at("remove", path),
+        _ => Ok(()),
+    }
+}
+
+fn place(directory: &Path, target: &Path, fill: impl Fn(&mut File) -> Result<()>) -> Result<()> {
+    let mut attempt = 1;
+    loop {
+        let mut file = temporary(directory)?;
+        fill(file.as_file_mut())?;
+        match file.persist(target) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.error.kind() == ErrorKind::NotFound && attempt < ATTEMPTS => attempt += 1,
+            Err(error) => return Err(error.error).at("create", target),
+        }
+    }
+}
+
+/// A locked temporary file that others may read once it has its name, as the umask allows.
+fn temporary(directory: &Path) -> Result<NamedTempFile> {
+    use std::os::unix::fs::PermissionsExt;
+    let readable = std::fs::Permissions::from_mode(0o644);
+    let file = tempfile::Builder::new()
+        .prefix(TEMPORARY)
+        .permissions(readable)
+        .tempfile_in(directory)
+        .at("create a file in", directory)?;
+    // A file system without locks only means that leftovers may be taken for live files or the other way round.
+    let _ = file.as_file().try_lock();
+    Ok(file)
+}

@@ -1,0 +1,128 @@
+//! The image config as a pure function: the base's config, then the layer's own settings.
+//!
+//! Who inherits what is decided by which base is passed; see [`super::ImageState`]. No clock, no host, no user: equal
+//! arguments give equal bytes.
+
+use std::collections::BTreeMap;
+
+use oci_spec::image::History;
+use serde_json::{Map, Value, json};
+
+use crate::action::Platform;
+use crate::digest::DiffId;
+use crate::load::ImageSettings;
+use crate::oci::ImageConfiguration;
+
+/// PATH of an image whose base and settings do not say any.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Fields of Docker configs that tell how the *base* was built: untrue for an image on top of it.
+const NOT_INHERITED: [&str; 7] = [
+    "container",
+    "container_config",
+    "docker_version",
+    "id",
+    "moby.buildkit.buildinfo.v1",
+    "moby.buildkit.cache.v0",
+    "parent",
+];
+
+/// The config of an image: `base`'s with `settings` applied, made of exactly the layers `diff_ids` with exactly
+/// `history`. `created` is in seconds since 1970; `None` keeps the base's.
+pub fn config(
+    base: Option<&ImageConfiguration>,
+    settings: &ImageSettings,
+    diff_ids: &[DiffId],
+    history: &[History],
+    platform: &Platform,
+    created: impl Into<Option<i64>>,
+) -> ImageConfiguration {
+    let mut json = base.map(|base| base.json().clone()).unwrap_or_default();
+    json.retain(|name, _| !NOT_INHERITED.contains(&name.as_str()));
+    if base.is_some_and(|base| &base.platform() != platform) {
+        json.retain(|name, _| !["variant", "os.version", "os.features"].contains(&name.as_str()));
+    }
+    json.insert("architecture".into(), json!(platform.arch));
+    json.insert("os".into(), json!(platform.os));
+    json.insert("author".into(), json!("stacker"));
+    if let Some(created) = created.into() {
+        json.insert("created".into(), json!(rfc3339(created)));
+    }
+    json.insert("rootfs".into(), json!({"type": "layers", "diff_ids": diff_ids}));
+    json.insert("history".into(), json!(history));
+    let mut own = match json.remove("config") {
+        Some(Value::Object(own)) => own,
+        _ => Map::new(),
+    };
+    apply(&mut own, settings);
+    json.insert("config".into(), Value::Object(own));
+    ImageConfiguration::from_json(json).expect("fields of a valid config were replaced by valid ones")
+}
+
+/// Seconds since 1970 as RFC 3339 in UTC, without a fraction.
+pub(super) fn rfc3339(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+}
+
+/// Applies settings to the `config` object of an image config.
+fn apply(own: &mut Map<String, Value>, settings: &ImageSettings) {
+    let ImageSettings { environment, labels, annotations: _, cmd, entrypoint, working_dir, runtime_user, volumes } =
+        settings;
+    let env = environment_of(own, environment);
+    own.insert("Env".into(), json!(env));
+    if let Some(entrypoint) = entrypoint {
+        list(own, "Entrypoint", entrypoint);
+        // As in a Dockerfile: arguments of another program make no sense for this one.
+        own.remove("Cmd");
+    }
+    if let Some(cmd) = cmd {
+        list(own, "Cmd", cmd);
+    }
+    if let Some(working_dir) = working_dir {
+        own.insert("WorkingDir".into(), json!(working_dir));
+    }
+    if let Some(user) = runtime_user {
+        own.insert("User".into(), json!(user));
+    }
+    insert_all(own, "Labels", labels.iter().map(|(name, value)| (name.clone(), json!(value))));
+    insert_all(own, "Volumes", volumes.iter().map(|volume| (volume.clone(), json!({}))));
+}
+
+/// The base's variables in their order, each with its new value where it has one, then the new ones by name.
+fn environment_of(own: &Map<String, Value>, new: &BTreeMap<String, String>) -> Vec<String> {
+    let inherited = own.get("Env").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let mut names: Vec<String> = Vec::new();
+    let mut values: BTreeMap<String, String> = BTreeMap::new();
+    let inherited = inherited.map(|line| line.split_once('=').unwrap_or((line, "")));
+    for (name, value) in inherited.chain(new.iter().map(|(name, value)| (name.as_str(), value.as_str()))) {
+        if values.insert(name.to_owned(), value.to_owned()).is_none() {
+            names.push(name.to_owned());
+        }
+    }
+    if !values.contains_key("PATH") {
+        names.insert(0, "PATH".to_owned());
+        values.insert("PATH".to_owned(), DEFAULT_PATH.to_owned());
+    }
+    names.iter().map(|name| format!("{name}={}", values[name])).collect()
+}
+
+/// Sets a list; an empty one is the same as none.
+fn list(own: &mut Map<String, Value>, name: &str, words: &[String]) {
+    if words.is_empty() {
+        own.remove(name);
+    } else {
+        own.insert(name.into(), json!(words));
+    }
+}
+
+/// Adds members to the object `name`, which appears only when there is something in it.
+fn insert_all(own: &mut Map<String, Value>, name: &str, members: impl Iterator<Item = (String, Value)>) {
+    let mut object = match own.remove(name) {
+        Some(Value::Object(object)) => object,
+        _ => Map::new(),
+    };
+    object.extend(members);
+    if !object.is_empty() {
+        own.insert(name.into(), Value::Object(object));
+    }
+}

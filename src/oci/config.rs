@@ -1,0 +1,70 @@
+//! An image config as its JSON, with oci-spec's type beside it for reading.
+//!
+//! oci-spec's type alone would lose what the image-spec does not name (`Healthcheck`, `OnBuild`, `Shell`) and writes
+//! its maps in random order. Here unknown fields survive, and equal configs are equal bytes.
+
+use std::path::Path;
+
+use oci_spec::image as spec;
+use serde_json::{Map, Value};
+
+use crate::action::Platform;
+use crate::digest::DiffId;
+use crate::error::{Error, Result};
+
+/// The config of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageConfiguration {
+    json: Map<String, Value>,
+    spec: spec::ImageConfiguration,
+}
+
+impl ImageConfiguration {
+    /// Parses a config blob. Fails when it is no JSON or breaks the image-spec.
+    pub fn from_slice(bytes: &[u8]) -> Result<ImageConfiguration, serde_json::Error> {
+        ImageConfiguration::from_json(serde_json::from_slice(bytes)?)
+    }
+
+    /// A config from its JSON object.
+    pub fn from_json(json: Map<String, Value>) -> Result<ImageConfiguration, serde_json::Error> {
+        let mut json = Value::Object(json);
+        json.sort_all_objects();
+        let spec = serde_json::from_value(json.clone())?;
+        let Value::Object(json) = json else { unreachable!("it was made as an object above") };
+        Ok(ImageConfiguration { json, spec })
+    }
+
+    /// As oci-spec reads it.
+    pub fn spec(&self) -> &spec::ImageConfiguration {
+        &self.spec
+    }
+
+    /// Every field, known to the image-spec or not, keys sorted.
+    pub fn json(&self) -> &Map<String, Value> {
+        &self.json
+    }
+
+    /// The bytes of the config blob: the same for equal configs.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(&self.json).expect("a JSON object is always JSON")
+    }
+
+    /// `os` and `architecture`.
+    pub fn platform(&self) -> Platform {
+        Platform { os: self.spec.os().to_string(), arch: self.spec.architecture().to_string() }
+    }
+
+    /// `rootfs.diff_ids`, bottom first; `path` is named where one is no sha256.
+    pub fn diff_ids(&self, path: &Path) -> Result<Vec<DiffId>> {
+        let parse = |text: &String| {
+            text.parse()
+                .map_err(|error| Error::Build(format!("image config {}: rootfs.diff_ids: {error}", path.display())))
+        };
+        self.spec.rootfs().diff_ids().iter().map(parse).collect()
+    }
+
+    /// The variables of `config.Env` in their order, each `NAME=VALUE`.
+    pub fn env(&self) -> &[String] {
+        self.spec.config().as_ref().and_then(|config| config.env().as_deref()).unwrap_or_default()
+    }
+}
