@@ -4,7 +4,10 @@
 
 pub mod action;
 pub mod claim;
+pub mod compress;
 pub mod database;
+pub mod decide;
+pub mod diag;
 pub mod digest;
 pub mod error;
 pub mod export;
@@ -13,9 +16,15 @@ pub mod listing;
 pub mod load;
 pub mod oci;
 pub mod place;
+pub mod progress;
+pub mod reason;
 pub mod record;
+pub mod seal;
 pub mod text;
 pub mod unpack;
 pub mod worker;
+
+mod order;
+mod sys;
 
 pub use error::{Error, Result};

@@ -59,6 +59,14 @@ impl Database {
         })
     }
 
+    /// Every blob that was made of a layer, whatever its codec.
+    pub fn blobs(&self, diff_id: &DiffId) -> Result<Vec<BlobDigest>> {
+        self.query(|connection| {
+            let mut statement = connection.prepare_cached("SELECT blob FROM blob WHERE diff_id = ?1")?;
+            statement.query_map([diff_id.0], |row| Ok(BlobDigest(row.get(0)?)))?.collect()
+        })
+    }
+
     /// Remembers a blob that lies in its place.
     pub fn put_blob(&self, diff_id: &DiffId, codec: &str, blob: &BlobDigest, size: u64) -> Result<()> {
         self.in_transaction(|transaction| {

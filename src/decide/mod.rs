@@ -14,186 +14,23 @@
 //! A layer's steps are decided one after the other, because each one's base is what the one before came out as: when a
 //! rebuilt base comes out the same, everything above it is a hit.
 
+mod inputs;
+mod layer;
 mod question;
+mod step;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
-use crate::action::{Action, Attributes, Ids, Kind, Mount, Network, Platform};
-use crate::digest::{Chain, ChainId, ContentDigest, DiffId, Key, TreeDigest};
+use crate::action::{Action, Ids, Kind, Mount};
+use crate::digest::{Chain, ChainId, Key, TreeDigest};
 use crate::graph::LayerIndex;
 
+pub use inputs::{BaseInput, ImportInput, LayerInputs, RunInput, SourceInput};
+use layer::LayerState;
 pub use question::{Answer, Question, SourceKind};
-
-/// What the deciding of one layer starts from: every host input by digest.
-#[derive(Clone, Debug)]
-pub struct LayerInputs {
-    /// What it builds on.
-    pub base: BaseInput,
-    /// Platform of the result.
-    pub platform: Platform,
-    /// In the order of the stackerfile.
-    pub imports: Vec<ImportInput>,
-    /// The script and its surroundings.
-    pub run: Option<RunInput>,
-    /// Every action of this layer counts as missing.
-    pub forced: bool,
-}
-
-/// What a layer builds on.
-#[derive(Clone, Debug)]
-pub enum BaseInput {
-    /// Another layer of the graph.
-    Built(LayerIndex),
-    /// The layers of an image.
-    Image(Chain),
-    /// A tar, by content.
-    Tar(ContentDigest),
-    /// Nothing.
-    Scratch,
-}
-
-/// One import.
-#[derive(Clone, Debug)]
-pub struct ImportInput {
-    /// Where it comes from.
-    pub source: SourceInput,
-    /// Last component of the path; what a place that ends in `/` is completed with.
-    pub basename: String,
-    /// The path was written with a trailing slash: a directory's contents are meant.
-    pub contents: bool,
-    /// `dest` as written; `None`: mounted under `/stacker/imports`.
-    pub dest: Option<String>,
-    /// Overrides.
-    pub attributes: Attributes,
-}
-
-/// Where an import comes from.
-#[derive(Clone, Debug)]
-pub enum SourceInput {
-    /// A host tree, by content.
-    Host {
-        /// What it is.
-        tree: TreeDigest,
-        /// A file or a directory.
-        kind: SourceKind,
-    },
-    /// A path of another layer; asked for when that layer is done.
-    Layer {
-        /// Which.
-        layer: LayerIndex,
-        /// Absolute path in it.
-        path: String,
-    },
-}
-
-/// The script and its surroundings.
-#[derive(Clone, Debug)]
-pub struct RunInput {
-    /// With its `#!` line.
-    pub script: String,
-    /// Variables in the key; SOURCE_DATE_EPOCH is added here when the host has none.
-    pub environment: BTreeMap<String, String>,
-    /// Network mode.
-    pub network: Network,
-}
-
-/// One step of one layer: tar base, `dest` imports in order, run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StepId {
-    /// Which layer.
-    pub layer: LayerIndex,
-    /// Which of its steps.
-    pub step: usize,
-}
-
-/// What a step does, in terms of the layer's inputs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StepKind {
-    /// Unpack the tar base.
-    Unpack,
-    /// Copy the import with this index.
-    Import(usize),
-    /// Run the script.
-    Run,
-}
-
-/// A step that must run.
-#[derive(Clone, Debug)]
-pub struct Run {
-    /// Whose.
-    pub id: StepId,
-    /// What is done, from the layer's inputs.
-    pub kind: StepKind,
-    /// Its key.
-    pub key: Key,
-    /// Its action.
-    pub action: Action,
-    /// The layers beneath.
-    pub parent: Chain,
-    /// N: the newest time beneath, in seconds.
-    pub newest: i64,
-    /// Where each `stacker://` import lies, by index of the import.
-    pub sources: BTreeMap<usize, (Chain, Vec<u8>)>,
-    /// Why no stored result is used.
-    pub why: Why,
-}
-
-/// Why no stored result is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// The cache knows no result for the key.
-    Missing,
-    /// `--rebuild` or `--no-cache`.
-    Forced,
-    /// There was a result, but all of its data is gone.
-    Evicted,
-}
-
-/// What a key's action came out as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// `None`: nothing changed.
-    pub diff_id: Option<DiffId>,
-    /// The newest time of the layer, rounded up to a second.
-    pub newest: i64,
-}
-
-/// A decided step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decided {
-    /// Its key.
-    pub key: Key,
-    /// What it came out as.
-    pub outcome: Outcome,
-    /// It ran in this build, for this layer.
-    pub built: bool,
-}
-
-/// How a layer ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// Not yet.
-    Open,
-    /// All its steps are decided.
-    Done,
-    /// A step failed.
-    Failed,
-    /// It needs a layer that failed, or nothing new was started after a failure.
-    Skipped,
-}
-
-#[derive(Clone, Debug)]
-struct LayerState {
-    status: Status,
-    kinds: Vec<StepKind>,
-    decided: Vec<Decided>,
-    /// The next step was handed out or waits for its twin; answers do not advance the layer.
-    pending: Option<Key>,
-    chain: Chain,
-    newest: i64,
-}
+pub use step::{Decided, Outcome, Run, Status, StepId, StepKind, Why};
 
 /// The state machine. See the module's header.
 pub struct Decider {
@@ -330,7 +167,7 @@ impl Decider {
     pub fn evicted(&mut self, chain: ChainId) -> bool {
         let mut found = false;
         for layer in self.wanted.clone() {
-            let Some(step) = self.step_that_made(layer, chain) else { continue };
+            let Some(step) = self.layers[layer.0].step_that_made(chain) else { continue };
             found = true;
             let key = self.layers[layer.0].decided[step].key;
             self.evicted.insert(key);
@@ -339,6 +176,13 @@ impl Decider {
             self.restart(layer);
         }
         found
+    }
+
+    /// A question could not be answered because data has gone: whoever asked is decided anew, and asks again.
+    pub fn forget(&mut self, question: &Question) {
+        for layer in self.waiting.remove(question).unwrap_or_default() {
+            self.advance(layer);
+        }
     }
 
     /// A step that was handed out could not start because data beneath it has gone: decide its layer anew.
@@ -521,7 +365,7 @@ impl Decider {
     ) -> bool {
         let key = action.key();
         if let Some(&outcome) = self.outcomes.get(&key) {
-            self.take_outcome(id.layer, key, outcome, false);
+            self.layers[id.layer.0].take(key, outcome, false);
             return true;
         }
         if let Some((_, twins)) = self.running.get_mut(&key) {
@@ -536,7 +380,7 @@ impl Decider {
         } else {
             match self.ask(id.layer, Question::Result(key)) {
                 Some(Answer::Result(Some(outcome))) => {
-                    self.take_outcome(id.layer, key, outcome, false);
+                    self.layers[id.layer.0].take(key, outcome, false);
                     return true;
                 }
                 Some(_) => Why::Missing,
@@ -568,20 +412,11 @@ impl Decider {
         None
     }
 
-    fn take_outcome(&mut self, layer: LayerIndex, key: Key, outcome: Outcome, built: bool) {
-        let state = &mut self.layers[layer.0];
-        state.decided.push(Decided { key, outcome, built });
-        state.chain.0.extend(outcome.diff_id);
-        if outcome.diff_id.is_some() {
-            state.newest = state.newest.max(outcome.newest);
-        }
-    }
-
     fn settle(&mut self, layer: LayerIndex, key: Key, outcome: Outcome, built: bool) {
         let state = &mut self.layers[layer.0];
         if state.pending == Some(key) && state.status == Status::Open {
             state.pending = None;
-            self.take_outcome(layer, key, outcome, built);
+            state.take(key, outcome, built);
             self.advance(layer);
         }
     }
@@ -600,23 +435,6 @@ impl Decider {
                 self.skip_dependents(dependent);
             }
         }
-    }
-
-    fn step_that_made(&self, layer: LayerIndex, chain: ChainId) -> Option<usize> {
-        let state = &self.layers[layer.0];
-        let own = state.decided.iter().filter(|decided| decided.outcome.diff_id.is_some()).count();
-        let base = state.chain.0.len() - own;
-        let ids = state.chain.ids();
-        let mut at = base;
-        for (step, decided) in state.decided.iter().enumerate() {
-            if decided.outcome.diff_id.is_some() {
-                if ids[at] == chain {
-                    return Some(step);
-                }
-                at += 1;
-            }
-        }
-        None
     }
 
     /// Forgets what was decided of a layer, and of all that need it, and decides again with what is known by now.
@@ -642,41 +460,5 @@ impl Decider {
         for decided in &mut self.layers[layer.0].decided {
             decided.built |= built.contains(&decided.key);
         }
-    }
-}
-
-impl LayerState {
-    fn new(input: &LayerInputs, epoch: i64) -> LayerState {
-        let mut kinds = Vec::new();
-        if let BaseInput::Tar(_) = input.base {
-            kinds.push(StepKind::Unpack);
-        }
-        let imports = input.imports.iter().enumerate().filter(|(_, import)| import.dest.is_some());
-        kinds.extend(imports.map(|(index, _)| StepKind::Import(index)));
-        if input.run.is_some() {
-            kinds.push(StepKind::Run);
-        }
-        LayerState {
-            status: Status::Open,
-            kinds,
-            decided: Vec::new(),
-            pending: None,
-            chain: Chain::default(),
-            newest: epoch,
-        }
-    }
-}
-
-impl LayerInputs {
-    /// The layers that this one builds on or copies from.
-    pub fn needs(&self) -> impl Iterator<Item = LayerIndex> + '_ {
-        let base = match self.base {
-            BaseInput::Built(base) => Some(base),
-            _ => None,
-        };
-        base.into_iter().chain(self.imports.iter().filter_map(|import| match import.source {
-            SourceInput::Layer { layer, .. } => Some(layer),
-            SourceInput::Host { .. } => None,
-        }))
     }
 }

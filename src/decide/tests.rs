@@ -1,4 +1,6 @@
 use super::*;
+use crate::action::{Attributes, Network, Platform};
+use crate::digest::DiffId;
 
 fn platform() -> Platform {
     Platform { os: "linux".into(), arch: "amd64".into() }

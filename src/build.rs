@@ -1,0 +1,120 @@
+//! The story of `stacker build`, from stackerfiles to an OCI layout.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::cli::options::Directories;
+use crate::database::Database;
+use crate::decide::{Decider, Settings};
+use crate::error::Result;
+use crate::execute::{self, Execution, Site};
+use crate::graph::{LayerGraph, LayerIndex};
+use crate::holder::Holder;
+use crate::images::{self, Export};
+use crate::inputs::{self, Scope};
+use crate::load;
+use crate::progress::{Event, Mode};
+use crate::worker::message::Compression;
+
+mod report;
+mod tell;
+
+/// What `stacker build` was asked for.
+pub struct Request {
+    /// Where everything lies.
+    pub directories: Directories,
+    /// Which stackerfiles.
+    pub what: What,
+    /// Substitutes, patterns and directories for loading.
+    pub load: load::Options,
+    /// `--no-cache`.
+    pub no_cache: bool,
+    /// `--rebuild`.
+    pub rebuild: Vec<String>,
+    /// `--keep-going`.
+    pub keep_going: bool,
+    /// `--jobs`.
+    pub jobs: usize,
+    /// `--progress`.
+    pub progress: Option<Mode>,
+    /// `--metadata-file`.
+    pub metadata_file: Option<PathBuf>,
+    /// `--compression`, `--compression-level`.
+    pub compression: Compression,
+    /// `--created`.
+    pub created: Option<i64>,
+}
+
+/// Which layers are built.
+pub enum What {
+    /// Every stackerfile below a directory.
+    All(PathBuf),
+    /// The layers of one file (all when none is named) and what they need.
+    File(PathBuf, Vec<String>),
+}
+
+/// Builds; returns the exit code.
+pub fn build(request: &Request, holder: Holder) -> Result<i32> {
+    let begun = Instant::now();
+    let files = match &request.what {
+        What::All(directory) => load::find(directory, &request.load)?,
+        What::File(file, _) => vec![file.clone()],
+    };
+    let loaded = load::load(&files, &request.load)?;
+    let graph = LayerGraph::new(&loaded)?;
+    let wanted = wanted(&graph, &request.what)?;
+    let (database, mut warnings) = Database::open(&request.directories.stacker)?;
+    let scope = scope(request, &graph)?;
+    let inputs = inputs::resolve(&graph, &loaded, &wanted, &scope, &database)?;
+    inputs::check_hashes(&graph, &loaded, &wanted, &inputs, &database)?;
+    warnings.splice(0..0, loaded.warnings.iter().cloned());
+
+    let teller = tell::Teller::start(request.progress, &warnings, wanted.len());
+    let settings = Settings {
+        source_date_epoch: inputs::source_date_epoch(&scope.host)?,
+        keep_going: request.keep_going,
+    };
+    let images = inputs.images.clone();
+    let decider = Decider::new(inputs.layers.clone(), wanted.clone(), settings);
+    let site = Arc::new(Site::new(&request.directories, holder, inputs, scope, teller.sender()));
+    let options = execute::Options {
+        jobs: request.jobs,
+        compression: request.compression,
+        emitted: wanted.iter().copied().filter(|layer| !graph[*layer].layer.build_only).collect(),
+    };
+    let execution = Execution::new(&graph, wanted, decider, site.clone(), &database, options);
+    let signals = tell::Signals::listen(execution.on_signal())?;
+    let reports = execution.run();
+    signals.stop();
+    let reports = reports?;
+
+    let export = Export { request, graph: &graph, images: &images, site: &site, settings };
+    let written = images::export(&export, &reports, &database)?;
+    database.commit_durable(&request.directories.roots)?;
+    let outcome = report::Outcome { graph: &graph, reports: &reports, written: &written, elapsed: begun.elapsed() };
+    teller.end(Event::End(outcome.summary()));
+    outcome.write_metadata(request.metadata_file.as_deref())?;
+    Ok(outcome.exit_code())
+}
+
+/// The layers that are asked for, and all they need.
+fn wanted(graph: &LayerGraph, what: &What) -> Result<BTreeSet<LayerIndex>> {
+    match what {
+        What::File(_, names) if !names.is_empty() => {
+            let named = names.iter().map(|name| graph.named(name)).collect::<Result<Vec<_>>>()?;
+            Ok(graph.closure(&named).into_iter().collect())
+        }
+        _ => Ok(graph.iter().map(|(index, _)| index).collect()),
+    }
+}
+
+fn scope(request: &Request, graph: &LayerGraph) -> Result<Scope> {
+    Ok(Scope {
+        exclude: request.directories.own(),
+        host: inputs::host_variables(),
+        no_cache: request.no_cache,
+        rebuild: request.rebuild.iter().map(|name| graph.named(name)).collect::<Result<_>>()?,
+    })
+}

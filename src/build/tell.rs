@@ -1,0 +1,88 @@
+//! The threads beside a build: one renders events, one listens for signals.
+
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals as Iterator};
+
+use crate::error::{Error, Result};
+use crate::progress::{Event, Mode, renderer};
+
+/// The rendering thread.
+pub struct Teller {
+    sender: Sender<Event>,
+    thread: JoinHandle<()>,
+}
+
+impl Teller {
+    /// Starts it, with what is to be told first.
+    pub fn start(mode: Option<Mode>, warnings: &[String], layers: usize) -> Teller {
+        let (sender, receiver) = channel();
+        let thread = std::thread::spawn(move || {
+            let mut renderer = renderer(mode);
+            for event in receiver {
+                renderer.show(&event);
+                if let Event::End(_) = event {
+                    return;
+                }
+            }
+        });
+        let teller = Teller { sender, thread };
+        for warning in warnings {
+            teller.tell(Event::Warning(warning.clone()));
+        }
+        teller.tell(Event::Begin { layers });
+        teller
+    }
+
+    /// For whoever has something to tell.
+    pub fn sender(&self) -> Sender<Event> {
+        self.sender.clone()
+    }
+
+    /// The last event; waits until it is shown.
+    pub fn end(self, event: Event) {
+        self.tell(event);
+        // A panic of the renderer was printed by itself; the build is done all the same.
+        let _ = self.thread.join();
+    }
+
+    fn tell(&self, event: Event) {
+        // Without a renderer there is nobody to tell.
+        let _ = self.sender.send(event);
+    }
+}
+
+/// The thread that listens for Ctrl-C, SIGTERM and SIGHUP.
+pub struct Signals {
+    handle: Handle,
+    thread: JoinHandle<()>,
+}
+
+impl Signals {
+    /// `tell` is called for the first signal; the second one ends the program at once (the sandboxes end with it).
+    pub fn listen(tell: impl Fn(i32) + Send + 'static) -> Result<Signals> {
+        let mut signals = Iterator::new([SIGINT, SIGTERM, SIGHUP])
+            .map_err(|error| Error::Machine(format!("cannot listen for signals: {error}")))?;
+        let handle = signals.handle();
+        let thread = std::thread::spawn(move || {
+            let mut first = true;
+            for signal in &mut signals {
+                if !first {
+                    std::process::exit(128 + signal);
+                }
+                first = false;
+                tell(signal);
+            }
+        });
+        Ok(Signals { handle, thread })
+    }
+
+    /// Signals have their usual effect no longer, but nobody listens.
+    pub fn stop(self) {
+        self.handle.close();
+        // The thread cannot panic.
+        let _ = self.thread.join();
+    }
+}

@@ -1,0 +1,77 @@
+//! `stacker cache`: what the database knows, gathered for [`crate::inspect`] to show.
+
+use crate::database::{self, Database};
+use crate::digest::Key;
+use crate::error::{Error, Result};
+use crate::inspect::cache::{CacheEntry, CachePath, CacheRow, render_entries, render_list};
+
+use super::Cache;
+use super::options::Directories;
+
+/// Does the subcommand; returns what goes to stdout.
+pub fn cache(directories: &Directories, command: Cache) -> Result<String> {
+    if !directories.stacker.database().exists() {
+        let path = directories.stacker.0.display();
+        return Err(Error::Usage(format!("there is no cache at {path}: build something, or say --stacker-dir DIR")));
+    }
+    let (database, warnings) = Database::open(&directories.stacker)?;
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+    let rows = database.list()?;
+    match command {
+        Cache::Ls { json } => Ok(render_list(&rows.into_iter().map(row).collect::<Vec<_>>(), json)),
+        Cache::Show { name, json } => {
+            let chosen: Vec<database::CacheRow> = rows.into_iter().filter(|row| is_named(row, &name)).collect();
+            if chosen.is_empty() {
+                return Err(Error::Usage(format!("nothing in the cache is named {name}; see stacker cache ls")));
+            }
+            let entries =
+                chosen.into_iter().map(|row| entry(directories, &database, row)).collect::<Result<Vec<_>>>()?;
+            Ok(render_entries(&entries, json))
+        }
+    }
+}
+
+/// By a layer's name, else by the first digits (four or more) of the key.
+fn is_named(row: &database::CacheRow, name: &str) -> bool {
+    row.layers.iter().any(|layer| layer == name) || (name.len() >= 4 && row.key.hex().starts_with(name))
+}
+
+fn row(row: database::CacheRow) -> CacheRow {
+    let database::CacheRow { key, kind, layers, diff_id, bytes, seconds, created, last_used } = row;
+    CacheRow { key, kind, layers, diff_id, bytes, seconds, created, last_used }
+}
+
+fn entry(directories: &Directories, database: &Database, found: database::CacheRow) -> Result<CacheEntry> {
+    let Some(action) = database.action(&found.key)? else {
+        return Err(Error::Machine(format!("the action of {} is not in the database", found.key)));
+    };
+    Ok(CacheEntry { action, paths: paths(directories, database, &found.key, found.diff_id)?, row: row(found) })
+}
+
+/// Where the data of a result lies, as far as it is there.
+fn paths(
+    directories: &Directories,
+    database: &Database,
+    key: &Key,
+    diff_id: Option<crate::digest::DiffId>,
+) -> Result<Vec<CachePath>> {
+    let mut paths = vec![("log".to_owned(), directories.stacker.log(key))];
+    if let Some(diff_id) = diff_id {
+        paths.push(("listing".to_owned(), directories.stacker.listing(&diff_id)));
+        for blob in database.blobs(&diff_id)? {
+            paths.push(("blob".to_owned(), directories.stacker.blob(&blob)));
+        }
+        if let Some(action) = database.action(key)? {
+            paths.push(("delta".to_owned(), directories.roots.delta(&action.base.push(diff_id))));
+        }
+    }
+    let there = paths.into_iter().filter(|(_, path)| path.exists());
+    Ok(there
+        .map(|(name, path)| {
+            let bytes = std::fs::metadata(&path).ok().filter(|found| found.is_file()).map(|found| found.len());
+            CachePath { name, path, bytes }
+        })
+        .collect())
+}

@@ -1,0 +1,192 @@
+//! The command line as typed. What it means is worked out in [`options`]; each command is one function.
+
+mod cache;
+mod commands;
+pub mod options;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::progress::Mode;
+
+/// Builds container images from stackerfiles, with a content-addressed cache, as an ordinary user.
+#[derive(Parser, Debug)]
+#[command(name = "stacker", version, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags that are accepted before and after the command.
+#[derive(Args, Debug, Clone, Default)]
+pub struct Global {
+    /// Database, records, listings, blobs and logs (default: a directory in the user's cache)
+    #[arg(long, global = true, value_name = "DIR")]
+    pub stacker_dir: Option<PathBuf>,
+    /// The OCI layout that is written (default: oci)
+    #[arg(long, global = true, value_name = "DIR")]
+    pub oci_dir: Option<PathBuf>,
+    /// Root filesystems of the layers (default: roots in the stacker directory)
+    #[arg(long, global = true, value_name = "DIR")]
+    pub roots_dir: Option<PathBuf>,
+    /// Where `.stacker` and `roots` lie, instead of the user's cache
+    #[arg(long, global = true, value_name = "DIR")]
+    pub work_dir: Option<PathBuf>,
+    /// Kind of snapshot store
+    #[arg(long, global = true, value_name = "TYPE")]
+    pub storage_type: Option<StorageType>,
+    /// Tell more about what goes wrong
+    #[arg(long, global = true)]
+    pub debug: bool,
+    /// Warnings and errors only
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+/// Kinds of snapshot store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StorageType {
+    /// Stacks of deltas on any file system that overlayfs can write to.
+    Overlay,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Build layers and write their images to the OCI layout
+    Build(Box<Build>),
+    /// Show the images of the OCI layout
+    Inspect(Inspect),
+    /// Look into the cache
+    #[command(subcommand)]
+    Cache(Cache),
+    /// Remove the OCI layout, and the store unless it is the shared one
+    Clean(Clean),
+}
+
+/// `stacker build`.
+#[derive(Args, Debug)]
+pub struct Build {
+    /// Layers to build, with what they need (default: all); with --all, the directory to search
+    #[arg(value_name = "LAYER")]
+    pub layers: Vec<String>,
+    /// Build every stackerfile below a directory (default: .)
+    #[arg(long)]
+    pub all: bool,
+    /// The stackerfile
+    #[arg(long = "stacker-file", short = 'f', value_name = "FILE", conflicts_with = "all")]
+    pub file: Option<PathBuf>,
+    /// With --all: which files are stackerfiles, matched against the absolute path (default: /stacker\.yaml$)
+    #[arg(long, value_name = "REGEX", requires = "all")]
+    pub stacker_file_pattern: Option<String>,
+    /// Replace ${{NAME}} in stackerfiles
+    #[arg(long, value_name = "NAME=VALUE", action = clap::ArgAction::Append)]
+    pub substitute: Vec<String>,
+    /// A YAML map of names and values to replace
+    #[arg(long, value_name = "FILE")]
+    pub substitute_file: Option<PathBuf>,
+    /// Build everything anew and replace the stored results
+    #[arg(long)]
+    pub no_cache: bool,
+    /// Build this layer anew
+    #[arg(long, value_name = "LAYER", action = clap::ArgAction::Append)]
+    pub rebuild: Vec<String>,
+    /// Build all that does not depend on a failure
+    #[arg(long)]
+    pub keep_going: bool,
+    /// Steps at a time (default: the cores)
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+    /// How progress is shown (default: live lines on a terminal, else plain)
+    #[arg(long, value_name = "MODE")]
+    pub progress: Option<Mode>,
+    /// Write a JSON description of what was built
+    #[arg(long, value_name = "FILE")]
+    pub metadata_file: Option<PathBuf>,
+    /// Compression of the layers that are built here
+    #[arg(long, value_name = "CODEC", default_value = "gzip")]
+    pub compression: Codec,
+    /// Level of the compression (gzip 1-9, zstd 1-19)
+    #[arg(long, value_name = "N")]
+    pub compression_level: Option<i32>,
+    /// Creation time of the images: RFC 3339, or seconds since 1970
+    #[arg(long, value_name = "TIME")]
+    pub created: Option<String>,
+}
+
+/// Codecs of layer blobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Codec {
+    /// Read by every tool.
+    Gzip,
+    /// Smaller and faster, not read by older tools.
+    Zstd,
+    /// Plain tar.
+    None,
+}
+
+/// `stacker inspect`.
+#[derive(Args, Debug)]
+pub struct Inspect {
+    /// One image (default: all)
+    pub tag: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `stacker cache`.
+#[derive(Subcommand, Debug)]
+pub enum Cache {
+    /// List the stored results
+    Ls {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one action and its result
+    Show {
+        /// A layer's name, or the first digits of a key
+        name: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `stacker clean`.
+#[derive(Args, Debug)]
+pub struct Clean {
+    /// The shared store too
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Runs the program; returns its exit code. Must be called before any thread exists.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Printing fails only where there is nobody to read it.
+            let _ = error.print();
+            return if error.use_stderr() { 2 } else { 0 };
+        }
+    };
+    match commands::run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            match &error {
+                // Rendered with places already.
+                crate::Error::Stackerfile(text) => eprintln!("{text}"),
+                error => eprintln!("error: {error}"),
+            }
+            error.exit_code()
+        }
+    }
+}

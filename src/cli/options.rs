@@ -1,0 +1,119 @@
+//! The command line as meant: directories resolved, words parsed.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::inputs::absolute;
+use crate::place::{RootsDir, StackerDir};
+use crate::worker::message::Compression;
+
+use super::{Codec, Global};
+
+/// Where this invocation reads and writes.
+#[derive(Clone, Debug)]
+pub struct Directories {
+    /// Of the main process.
+    pub stacker: StackerDir,
+    /// Of the workers.
+    pub roots: RootsDir,
+    /// The layout.
+    pub oci: PathBuf,
+    /// The current directory.
+    pub working: PathBuf,
+    /// The store is the user's, shared by all checkouts.
+    pub shared: bool,
+}
+
+impl Directories {
+    /// Explicit flags, else `--work-dir`, else an existing `.stacker` here, else the user's cache.
+    pub fn resolve(global: &Global) -> Result<Directories> {
+        let working = std::env::current_dir()
+            .map_err(|error| Error::Machine(format!("cannot find out the current directory: {error}")))?;
+        let local = match &global.work_dir {
+            Some(directory) => Some(absolute(directory)?),
+            None if working.join(".stacker").is_dir() => Some(working.clone()),
+            None => None,
+        };
+        let shared = local.is_none() && global.stacker_dir.is_none();
+        let stacker = match (&global.stacker_dir, &local) {
+            (Some(directory), _) => absolute(directory)?,
+            (None, Some(local)) => local.join(".stacker"),
+            (None, None) => user_cache()?,
+        };
+        let roots = match (&global.roots_dir, &local) {
+            (Some(directory), _) => absolute(directory)?,
+            (None, Some(local)) if global.stacker_dir.is_none() => local.join("roots"),
+            (None, _) => stacker.join("roots"),
+        };
+        let oci = absolute(global.oci_dir.as_deref().unwrap_or(Path::new("oci")))?;
+        Ok(Directories { stacker: StackerDir(stacker), roots: RootsDir(roots), oci, working, shared })
+    }
+
+    /// Directories that are never part of an import and never searched for stackerfiles.
+    pub fn own(&self) -> Vec<PathBuf> {
+        vec![self.stacker.0.clone(), self.roots.0.clone(), self.oci.clone()]
+    }
+
+    /// What `${{STACKER_…_DIR}}` stands for.
+    pub fn builtins(&self) -> Vec<(String, String)> {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        vec![
+            ("STACKER_ROOTFS_DIR".to_owned(), text(&self.roots.0)),
+            ("STACKER_STACKER_DIR".to_owned(), text(&self.stacker.0)),
+            ("STACKER_OCI_DIR".to_owned(), text(&self.oci)),
+            ("STACKER_WORK_DIR".to_owned(), text(&self.working)),
+        ]
+    }
+}
+
+fn user_cache() -> Result<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(cache) = variable("XDG_CACHE_HOME").filter(|path| path.is_absolute()) {
+        return Ok(cache.join("stacker"));
+    }
+    if rustix::process::geteuid().is_root() {
+        return Ok(PathBuf::from("/var/cache/stacker"));
+    }
+    match variable("HOME") {
+        Some(home) => Ok(home.join(".cache/stacker")),
+        None => Err(Error::Usage("neither HOME nor XDG_CACHE_HOME is set: say --stacker-dir DIR".to_owned())),
+    }
+}
+
+/// `--compression` with its level.
+pub fn compression(codec: Codec, level: Option<i32>) -> Result<Compression> {
+    let wrong = |range| Error::Usage(format!("--compression-level: {codec:?} takes a level from {range}"));
+    match (codec, level) {
+        (Codec::Gzip, None) => Ok(Compression::Gzip(6)),
+        (Codec::Gzip, Some(level @ 1..=9)) => Ok(Compression::Gzip(level as u32)),
+        (Codec::Gzip, Some(_)) => Err(wrong("1 to 9")),
+        (Codec::Zstd, None) => Ok(Compression::Zstd(3)),
+        (Codec::Zstd, Some(level @ 1..=19)) => Ok(Compression::Zstd(level)),
+        (Codec::Zstd, Some(_)) => Err(wrong("1 to 19")),
+        (Codec::None, None) => Ok(Compression::None),
+        (Codec::None, Some(_)) => Err(Error::Usage("--compression-level: none has no level".to_owned())),
+    }
+}
+
+/// `NAME=VALUE`, split at the first `=`.
+pub fn substitute(text: &str) -> Result<(String, String)> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(Error::Usage(format!("--substitute: wanted NAME=VALUE, found {text:?}"))),
+    }
+}
+
+/// RFC 3339, or seconds since 1970.
+pub fn time(text: &str) -> Result<i64> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(seconds);
+    }
+    text.parse::<jiff::Timestamp>()
+        .map(|time| time.as_second())
+        .map_err(|error| Error::Usage(format!("--created {text:?}: {error}")))
+}
+
+/// The cores that the cgroup gives.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

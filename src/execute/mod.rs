@@ -1,0 +1,526 @@
+//! Carries out what the Decider says: the deciding thread, which owns the database and never blocks, and threads that
+//! answer questions, do steps and compress layers.
+
+mod lookup;
+mod questions;
+mod site;
+mod step;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Instant;
+
+use crate::claim::{Attempt, Claim, Claims};
+use crate::database::{ActionResult, Database};
+use crate::decide::{Answer, Decider, Outcome, Question, Run, Status, StepKind, Why};
+use crate::digest::{BlobDigest, Chain, DiffId, Key};
+use crate::error::{Error, Result};
+use crate::graph::{LayerGraph, LayerIndex};
+use crate::progress::{Event, LayerStatus};
+use crate::reason::{Reason, compare};
+use crate::worker::message::Compression;
+
+pub use site::{BlobPlace, Learned, Site, layer_info};
+use site::Lost;
+use step::StepEnd;
+
+/// What comes back to the deciding thread.
+enum Message {
+    Answered(Question, Result<(Answer, Learned), Lost>),
+    Claimed(Box<Run>, Result<Claim>),
+    Stepped { run: Box<Run>, claim: Claim, end: Result<(StepEnd, Learned)>, seconds: f64 },
+    Packed { chain: Chain, end: Result<(BlobDigest, u64), Lost> },
+    Signal(i32),
+}
+
+/// What a build is told.
+pub struct Options {
+    /// Steps and compressions at a time.
+    pub jobs: usize,
+    /// For blobs of own layers.
+    pub compression: Compression,
+    /// Layers that get a tag.
+    pub emitted: BTreeSet<LayerIndex>,
+}
+
+/// What is known of a layer when the build is over.
+#[derive(Clone, Debug)]
+pub struct LayerReport {
+    /// How it ended.
+    pub status: LayerStatus,
+    /// Seconds of work in this build.
+    pub seconds: f64,
+    /// What its hits took when they were built.
+    pub saved: f64,
+    /// Why its first step ran.
+    pub reason: Option<String>,
+    /// The last action's key.
+    pub key: Option<Key>,
+    /// All its layers, bottom first.
+    pub chain: Chain,
+    /// Layer time of the topmost of its own layers.
+    pub time: Option<i64>,
+    /// Its own actions' layers.
+    pub own: Vec<DiffId>,
+}
+
+/// The deciding thread's state.
+pub struct Execution<'a> {
+    graph: &'a LayerGraph,
+    wanted: BTreeSet<LayerIndex>,
+    site: Arc<Site>,
+    database: &'a Database,
+    decider: Decider,
+    options: Options,
+    claims: Claims,
+    sender: Sender<Message>,
+    receiver: Receiver<Message>,
+    /// Threads that do not count as jobs: questions, waits for other processes.
+    waiting: usize,
+    /// Steps and compressions under way.
+    busy: usize,
+    /// Claimed after a wait.
+    resumed: VecDeque<(Box<Run>, Claim)>,
+    packs: VecDeque<Chain>,
+    packing: HashSet<DiffId>,
+    seconds: BTreeMap<LayerIndex, f64>,
+    reasons: BTreeMap<LayerIndex, String>,
+    told: BTreeSet<LayerIndex>,
+    retries: HashMap<LayerIndex, usize>,
+    failure: Option<Error>,
+}
+
+/// A source that changes while it is copied is tried this often.
+const SOURCE_RETRIES: usize = 3;
+
+impl<'a> Execution<'a> {
+    /// Nothing starts before [`Execution::run`].
+    pub fn new(
+        graph: &'a LayerGraph,
+        wanted: BTreeSet<LayerIndex>,
+        decider: Decider,
+        site: Arc<Site>,
+        database: &'a Database,
+        options: Options,
+    ) -> Execution<'a> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        Execution {
+            graph,
+            wanted,
+            claims: Claims::new(&site.stacker),
+            site,
+            database,
+            decider,
+            options,
+            sender,
+            receiver,
+            waiting: 0,
+            busy: 0,
+            resumed: VecDeque::new(),
+            packs: VecDeque::new(),
+            packing: HashSet::new(),
+            seconds: BTreeMap::new(),
+            reasons: BTreeMap::new(),
+            told: BTreeSet::new(),
+            retries: HashMap::new(),
+            failure: None,
+        }
+    }
+
+    /// For the thread that listens for signals.
+    pub fn on_signal(&self) -> impl Fn(i32) + Send + 'static {
+        let sender = self.sender.clone();
+        // The receiver goes only when the build is over.
+        move |signal| drop(sender.send(Message::Signal(signal)))
+    }
+
+    /// Runs until everything is decided, or failed. Machine failures are errors; failed layers are in the reports.
+    pub fn run(mut self) -> Result<BTreeMap<LayerIndex, LayerReport>> {
+        loop {
+            self.dispatch()?;
+            if self.busy == 0 && self.waiting == 0 {
+                break;
+            }
+            // We hold a sender, so the channel cannot be closed.
+            let Ok(message) = self.receiver.recv() else { break };
+            self.take(message)?;
+        }
+        if let Some(error) = self.failure.take() {
+            return Err(error);
+        }
+        self.decider.close();
+        self.tell_finished()?;
+        self.reports()
+    }
+
+    /// Starts whatever can start.
+    fn dispatch(&mut self) -> Result<()> {
+        loop {
+            let mut moved = false;
+            while let Some(question) = self.decider.next_question() {
+                self.ask(question)?;
+                moved = true;
+            }
+            self.tell_finished()?;
+            while self.failure.is_none() && self.busy < self.options.jobs.max(1) {
+                if let Some((run, claim)) = self.resumed.pop_front() {
+                    self.start(run, claim)?;
+                } else if let Some(run) = self.decider.next_run() {
+                    self.claim(Box::new(run))?;
+                } else if let Some(chain) = self.packs.pop_front() {
+                    self.start_pack(chain)?;
+                } else {
+                    break;
+                }
+                moved = true;
+            }
+            if !moved {
+                return Ok(());
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) -> Result<()> {
+        match message {
+            Message::Answered(question, answer) => {
+                self.waiting -= 1;
+                self.answered(question, answer)
+            }
+            Message::Claimed(run, claim) => {
+                self.waiting -= 1;
+                self.claimed(run, claim?)
+            }
+            Message::Stepped { run, claim, end, seconds } => {
+                self.busy -= 1;
+                let taken = self.stepped(*run, end, seconds);
+                // Others who wait for this layer find its result in the database now.
+                drop(claim);
+                taken
+            }
+            Message::Packed { chain, end } => {
+                self.busy -= 1;
+                self.packed(chain, end)
+            }
+            Message::Signal(signal) => {
+                self.site.holder.stop_all();
+                Err(Error::Interrupted(signal))
+            }
+        }
+    }
+
+    /// Claims a key without waiting; a thread waits where another process has it.
+    fn claim(&mut self, run: Box<Run>) -> Result<()> {
+        match self.claims.try_claim(&run.key)? {
+            Attempt::Got(claim) => self.claimed(run, claim),
+            Attempt::Busy(waiter) => {
+                self.site.tell(Event::Waiting { layer: self.name(run.id.layer) });
+                let sender = self.sender.clone();
+                self.waiting += 1;
+                std::thread::spawn(move || sender.send(Message::Claimed(run, waiter.wait())));
+                Ok(())
+            }
+        }
+    }
+
+    /// Another process may have finished while we asked or waited.
+    fn claimed(&mut self, run: Box<Run>, claim: Claim) -> Result<()> {
+        if run.why == Why::Missing
+            && let Some(result) = self.database.result(&run.key)?
+        {
+            drop(claim);
+            self.decider.finished(run.id, run.key, outcome(&result), false);
+            return Ok(());
+        }
+        self.resumed.push_back((run, claim));
+        Ok(())
+    }
+
+    fn start(&mut self, run: Box<Run>, claim: Claim) -> Result<()> {
+        let layer = self.name(run.id.layer);
+        let reason = self.reason(&run)?.to_string();
+        let step = match run.kind {
+            StepKind::Unpack => "unpack",
+            StepKind::Import(_) => "import",
+            StepKind::Run => "run",
+        };
+        self.database.begin(&run.key, &run.action)?;
+        self.reasons.entry(run.id.layer).or_insert_with(|| reason.clone());
+        self.site.tell(Event::Started { layer, step, reason });
+        let blobs = self.blobs(&run.parent)?;
+        let (site, sender, node) = (self.site.clone(), self.sender.clone(), self.graph[run.id.layer].clone());
+        self.busy += 1;
+        std::thread::spawn(move || {
+            let begun = Instant::now();
+            let end = step::perform(&site, &node, &run, &blobs);
+            sender.send(Message::Stepped { run, claim, end, seconds: begun.elapsed().as_secs_f64() })
+        });
+        Ok(())
+    }
+
+    fn stepped(&mut self, run: Run, end: Result<(StepEnd, Learned)>, seconds: f64) -> Result<()> {
+        let (end, learned) = match end {
+            Ok(ended) => ended,
+            Err(error) => {
+                // The machine failed: let what runs come to its end, start nothing new.
+                self.failure.get_or_insert(error);
+                self.decider.failed(run.id, run.key);
+                return Ok(());
+            }
+        };
+        self.learn(&learned)?;
+        *self.seconds.entry(run.id.layer).or_default() += seconds;
+        match end {
+            StepEnd::Sealed(sealed) => {
+                let result = ActionResult {
+                    diff_id: sealed.diff_id,
+                    layer: sealed.diff_id.map(|_| layer_info(&sealed)),
+                    tier: self.site.ready()?.tier.to_string(),
+                    seconds,
+                    created: now(),
+                };
+                self.database.finish(&run.key, &run.action, &result)?;
+                self.decider.finished(run.id, run.key, outcome(&result), true);
+            }
+            StepEnd::Failed(message) => {
+                let layer = self.name(run.id.layer);
+                self.site.tell(Event::Failed { layer, message });
+                self.decider.failed(run.id, run.key);
+            }
+            StepEnd::Evicted(chain) => self.evicted(chain, |decider| decider.postponed(run.id, run.key))?,
+            StepEnd::SourceChanged { import, tree, kind } => {
+                let tries = self.retries.entry(run.id.layer).or_default();
+                *tries += 1;
+                if *tries > SOURCE_RETRIES {
+                    let node = &self.graph[run.id.layer];
+                    let message = format!("{} keeps changing while it is read", source_name(node, import));
+                    self.site.tell(Event::Failed { layer: node.layer.name.clone(), message });
+                    self.decider.failed(run.id, run.key);
+                } else {
+                    self.decider.host_import_changed(run.id, run.key, import, tree, kind);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Data has gone: whoever made it makes it again, when that is a step of this build.
+    fn evicted(&mut self, chain: crate::digest::ChainId, postpone: impl FnOnce(&mut Decider)) -> Result<()> {
+        if !self.decider.evicted(chain) {
+            return Err(Error::Machine(format!(
+                "layer {chain} of a base image is neither in the store nor in the layout it came from"
+            )));
+        }
+        postpone(&mut self.decider);
+        // The layers that are decided anew end a second time, and want their blobs then.
+        self.told.retain(|layer| self.decider.status(*layer) != Status::Open);
+        Ok(())
+    }
+
+    fn learn(&mut self, learned: &Learned) -> Result<()> {
+        for (diff_id, info) in learned {
+            self.database.put_layer(diff_id, info)?;
+        }
+        Ok(())
+    }
+
+    /// The blobs of a chain's own layers that the store holds.
+    fn blobs(&self, chain: &Chain) -> Result<HashMap<DiffId, BlobPlace>> {
+        let mut blobs = HashMap::new();
+        for (diff_id, id) in chain.0.iter().copied().zip(chain.ids()) {
+            if self.site.roots.delta(&id).exists() && self.site.stacker.listing(&diff_id).exists() {
+                continue;
+            }
+            for digest in self.database.blobs(&diff_id)? {
+                let path = self.site.stacker.blob(&digest);
+                if path.exists() {
+                    blobs.insert(diff_id, BlobPlace { path, digest });
+                }
+            }
+        }
+        Ok(blobs)
+    }
+
+    /// Layers that came to their end since the last look: told, and their blobs made.
+    fn tell_finished(&mut self) -> Result<()> {
+        for layer in self.wanted.clone() {
+            let status = self.decider.status(layer);
+            if self.told.contains(&layer) || status == Status::Open {
+                continue;
+            }
+            self.told.insert(layer);
+            let seconds = self.seconds.get(&layer).copied().unwrap_or_default();
+            let status = self.layer_status(layer);
+            self.site.tell(Event::Finished { layer: self.name(layer), status, seconds });
+            if status != LayerStatus::Failed && status != LayerStatus::Skipped && self.options.emitted.contains(&layer) {
+                self.want_blobs(layer)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn layer_status(&self, layer: LayerIndex) -> LayerStatus {
+        match self.decider.status(layer) {
+            Status::Failed => LayerStatus::Failed,
+            Status::Open | Status::Skipped => LayerStatus::Skipped,
+            Status::Done if self.decider.decided(layer).iter().any(|decided| decided.built) => LayerStatus::Built,
+            Status::Done => LayerStatus::Hit,
+        }
+    }
+
+    /// Compresses the layers of an emitted image that have no blob yet.
+    fn want_blobs(&mut self, layer: LayerIndex) -> Result<()> {
+        let chain = self.decider.chain(layer).0.clone();
+        for end in 1..=chain.0.len() {
+            let diff_id = chain.0[end - 1];
+            let known = self.site.base_blobs.contains_key(&diff_id) || self.blob(&diff_id)?.is_some();
+            if !known && self.packing.insert(diff_id) {
+                self.packs.push_back(Chain(chain.0[..end].to_vec()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The blob of an own layer in the wanted compression, where the store holds it.
+    fn blob(&self, diff_id: &DiffId) -> Result<Option<(BlobDigest, u64)>> {
+        let known = self.database.blob(diff_id, &codec(self.options.compression))?;
+        Ok(known.filter(|(digest, _)| self.site.stacker.blob(digest).exists()))
+    }
+
+    fn start_pack(&mut self, chain: Chain) -> Result<()> {
+        let blobs = self.blobs(&chain)?;
+        let (site, sender, compression) = (self.site.clone(), self.sender.clone(), self.options.compression);
+        self.busy += 1;
+        std::thread::spawn(move || {
+            let end = site.pack(&chain, compression, &blobs);
+            sender.send(Message::Packed { chain, end })
+        });
+        Ok(())
+    }
+
+    fn packed(&mut self, chain: Chain, end: Result<(BlobDigest, u64), Lost>) -> Result<()> {
+        let Some(&diff_id) = chain.0.last() else { return Ok(()) };
+        self.packing.remove(&diff_id);
+        match end {
+            Ok((blob, size)) => self.database.put_blob(&diff_id, &codec(self.options.compression), &blob, size)?,
+            Err(Lost::Error(error)) => {
+                self.failure.get_or_insert(error);
+            }
+            Err(Lost::Evicted(id)) => self.evicted(id, |_| ())?,
+        }
+        Ok(())
+    }
+
+    fn reason(&self, run: &Run) -> Result<Reason> {
+        match run.why {
+            Why::Forced => return Ok(Reason::Forced),
+            Why::Evicted => return Ok(Reason::Evicted),
+            Why::Missing => {}
+        }
+        let node = &self.graph[run.id.layer];
+        let scope = node.layer.place.path.to_string_lossy().into_owned();
+        let mut earlier = self.database.last_actions(&scope, &node.layer.name)?;
+        if earlier.is_empty() {
+            earlier = self.database.last_actions_anywhere(&node.layer.name)?;
+        }
+        let kinds = self.decider.kinds(run.id.layer);
+        let same_shape = earlier.len() == kinds.len();
+        let old = match earlier.get(run.id.step) {
+            Some(key) if *key == run.key => return Ok(Reason::NoResult),
+            Some(key) if same_shape => self.database.action(key)?,
+            _ => self.nearest(&earlier, run)?,
+        };
+        let files = |old, new| questions::changed_files(&self.site, old, new);
+        Ok(old.map_or(Reason::NeverBuilt, |old| Reason::Changed(compare(&old, &run.action, &files))))
+    }
+
+    /// Where steps came or went: the last earlier action of the same kind.
+    fn nearest(&self, earlier: &[Key], run: &Run) -> Result<Option<crate::action::Action>> {
+        let mut nearest = None;
+        for key in earlier {
+            nearest = self.database.action(key)?.filter(|old| old.kind.name() == run.action.kind.name()).or(nearest);
+        }
+        Ok(nearest)
+    }
+
+    fn name(&self, layer: LayerIndex) -> String {
+        self.graph[layer].layer.name.clone()
+    }
+
+    fn reports(&mut self) -> Result<BTreeMap<LayerIndex, LayerReport>> {
+        let mut reports = BTreeMap::new();
+        for &layer in &self.wanted {
+            let decided = self.decider.decided(layer);
+            let chain = self.decider.chain(layer).0;
+            let mut saved = 0.0;
+            for hit in decided.iter().filter(|decided| !decided.built) {
+                saved += self.database.result(&hit.key)?.map_or(0.0, |result| result.seconds);
+            }
+            let report = LayerReport {
+                status: self.layer_status(layer),
+                seconds: self.seconds.get(&layer).copied().unwrap_or_default(),
+                saved,
+                reason: self.reasons.get(&layer).cloned(),
+                key: decided.last().map(|decided| decided.key),
+                chain: chain.clone(),
+                time: decided.iter().filter(|decided| decided.outcome.diff_id.is_some()).map(|decided| decided.time).next_back(),
+                own: decided.iter().filter_map(|decided| decided.outcome.diff_id).collect(),
+            };
+            reports.insert(layer, report);
+        }
+        self.remember_actions()?;
+        Ok(reports)
+    }
+}
+
+impl Execution<'_> {
+    /// The keys of this build, for the reasons of the next.
+    fn remember_actions(&self) -> Result<()> {
+        let keys = |layer| self.decider.decided(layer).iter().map(|decided| decided.key).collect::<Vec<_>>();
+        let all: Vec<_> = self
+            .wanted
+            .iter()
+            .map(|&layer| {
+                let scope = self.graph[layer].layer.place.path.to_string_lossy().into_owned();
+                (scope, self.name(layer), keys(layer))
+            })
+            .filter(|(.., keys)| !keys.is_empty())
+            .collect();
+        let rows: Vec<_> = all.iter().map(|(scope, name, keys)| (&**scope, &**name, &**keys)).collect();
+        self.database.put_all_last_actions(&rows)?;
+        let used: Vec<Key> = all.iter().flat_map(|(.., keys)| keys.iter().copied()).collect();
+        self.database.touch(&used)
+    }
+}
+
+/// What the Decider needs of a stored result.
+fn outcome(result: &ActionResult) -> Outcome {
+    Outcome {
+        diff_id: result.diff_id,
+        newest: result.layer.as_ref().map_or(0, |layer| layer.newest.rounded_up()),
+    }
+}
+
+/// How a blob's compression is named in the database: codec, level, encoder version.
+pub fn codec(compression: Compression) -> String {
+    let version = crate::compress::ENCODER_VERSION;
+    match compression {
+        Compression::Gzip(level) => format!("gzip-{level}/{version}"),
+        Compression::Zstd(level) => format!("zstd-{level}/{version}"),
+        Compression::None => format!("none/{version}"),
+    }
+}
+
+fn source_name(node: &crate::graph::Node, import: usize) -> String {
+    match &node.imports[import].source {
+        crate::graph::NodeSource::Host { path, .. } => path.display().to_string(),
+        crate::graph::NodeSource::Layer { path, .. } => path.clone(),
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> i64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::SystemTime::UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_secs() as i64)
+}

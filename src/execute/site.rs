@@ -1,0 +1,378 @@
+//! What every thread of a build shares: the directories, the holder, the host's inputs, and data made on demand.
+//!
+//! Deltas, listings, staged imports and blobs are made here when something needs them. Making is idempotent: two
+//! threads take turns by name, two processes may race, the first rename wins.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
+
+use crate::action::Attributes;
+use crate::cli::options::Directories;
+use crate::database::LayerInfo;
+use crate::digest::{BlobDigest, Chain, ChainId, DiffId, Key, TreeDigest};
+use crate::error::{At, Error, Result};
+use crate::holder::{Holder, Ready};
+use crate::inputs::{Inputs, PROXY_VARIABLES, Scope};
+use crate::listing::{Listing, Stack};
+use crate::oci::BaseLayer;
+use crate::place::{RootsDir, StackerDir};
+use crate::progress::Event;
+use crate::resolve::HostTree;
+use crate::store;
+use crate::worker::message::{Answer, Compression, Job, Sealed};
+
+/// Shared by the deciding thread and the threads that do the steps.
+pub struct Site {
+    /// The main process's directory.
+    pub stacker: StackerDir,
+    /// The workers' directory.
+    pub roots: RootsDir,
+    /// Runs jobs in worker processes.
+    pub holder: Holder,
+    /// Layers of base images: where their blobs lie.
+    pub base_blobs: HashMap<DiffId, BlobPlace>,
+    /// Host import trees, by path.
+    pub trees: HashMap<PathBuf, Arc<HostTree>>,
+    /// stacker's own directories.
+    pub exclude: Vec<PathBuf>,
+    /// Variables that reach runs outside their keys.
+    pub unkeyed: BTreeMap<String, String>,
+    /// For renderers.
+    pub events: Sender<Event>,
+    /// One lock for each thing being made.
+    pub making: Mutex<HashMap<String, Arc<Mutex<()>>>>,
+    /// For unique names.
+    pub counter: AtomicU64,
+}
+
+/// A blob on disk.
+#[derive(Clone, Debug)]
+pub struct BlobPlace {
+    /// Where.
+    pub path: PathBuf,
+    /// What its bytes must hash to.
+    pub digest: BlobDigest,
+}
+
+/// Why data could not be had.
+#[derive(Debug)]
+pub enum Lost {
+    /// Nothing is left of the layer on top of this chain: its action must run again.
+    Evicted(ChainId),
+    /// It cannot be had at all.
+    Error(Error),
+}
+
+impl From<Error> for Lost {
+    fn from(error: Error) -> Lost {
+        Lost::Error(error)
+    }
+}
+
+/// What was learned about layers while making data, for the database.
+pub type Learned = Vec<(DiffId, LayerInfo)>;
+
+impl Site {
+    /// For one build.
+    pub fn new(directories: &Directories, holder: Holder, inputs: Inputs, scope: Scope, events: Sender<Event>) -> Site {
+        let base_layers = inputs.images.values().flat_map(|image| &image.layers);
+        let place = |layer: &BaseLayer| BlobPlace { path: layer.path.clone(), digest: layer.descriptor.digest };
+        let is_proxy = |name: &String| PROXY_VARIABLES.contains(&name.as_str());
+        Site {
+            stacker: directories.stacker.clone(),
+            roots: directories.roots.clone(),
+            holder,
+            base_blobs: base_layers.map(|layer| (layer.diff_id, place(layer))).collect(),
+            trees: inputs.trees,
+            exclude: scope.exclude,
+            unkeyed: scope.host.into_iter().filter(|(name, _)| is_proxy(name)).collect(),
+            events,
+            making: Mutex::default(),
+            counter: AtomicU64::new(0),
+        }
+    }
+
+    /// Maps the user namespace and opens the store, once.
+    pub fn ready(&self) -> Result<Ready> {
+        self.holder.prepare()
+    }
+
+    /// Runs one job and waits for it; a failure of the job is an error.
+    pub fn job(&self, job: Job, descriptors: Vec<OwnedFd>) -> Result<Answer> {
+        self.ready()?;
+        match self.holder.submit(job, descriptors)?.wait()? {
+            Answer::Failed(failure) if failure.users => {
+                Err(Error::Build(format!("{}: {}", failure.step, failure.message)))
+            }
+            Answer::Failed(failure) => Err(Error::Machine(format!("{}: {}", failure.step, failure.message))),
+            answer => Ok(answer),
+        }
+    }
+
+    /// Twelve characters that nobody else uses.
+    pub fn unique(&self) -> String {
+        let now = std::time::SystemTime::now();
+        let count = self.counter.fetch_add(1, Ordering::Relaxed);
+        Key::of(format!("{} {now:?} {count}", std::process::id()).as_bytes()).short()
+    }
+
+    /// Only one thread makes a thing of this name at a time.
+    pub fn in_turn<T>(&self, name: String, make: impl FnOnce() -> T) -> T {
+        let lock = self.making.lock().unwrap_or_else(|broken| broken.into_inner()).entry(name).or_default().clone();
+        let _turn = lock.lock().unwrap_or_else(|broken| broken.into_inner());
+        make()
+    }
+
+    /// Every layer of the chain is there as data that a run can be mounted on. `blobs` are those of our own layers.
+    pub fn have_chain(&self, chain: &Chain, blobs: &HashMap<DiffId, BlobPlace>) -> Result<Learned, Lost> {
+        self.ready()?;
+        let mut learned = Vec::new();
+        for index in store::missing(&self.roots, chain) {
+            let beneath = Chain(chain.0[..=index].to_vec());
+            learned.extend(self.have_delta(&beneath, blobs)?);
+        }
+        while let Some(prefix) = store::needs_tree(chain, &self.roots) {
+            self.in_turn(format!("tree {}", prefix.id()), || self.job(Job::Tree { chain: prefix.clone() }, vec![]))?;
+        }
+        Ok(learned)
+    }
+
+    /// The listing and the delta of the topmost layer are there, re-made from its blob where they are not.
+    fn have_delta(&self, chain: &Chain, blobs: &HashMap<DiffId, BlobPlace>) -> Result<Learned, Lost> {
+        let id = chain.id();
+        let Some((&diff_id, beneath)) = chain.0.split_last() else { return Ok(vec![]) };
+        self.in_turn(format!("delta {id}"), || {
+            if self.roots.delta(&id).exists() && self.stacker.listing(&diff_id).exists() {
+                return Ok(vec![]);
+            }
+            let Some(blob) = blobs.get(&diff_id).or_else(|| self.base_blobs.get(&diff_id)) else {
+                return Err(Lost::Evicted(id));
+            };
+            let file = match File::open(&blob.path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Lost::Evicted(id)),
+                Err(error) => return Err(Lost::Error(Err::<(), _>(error).at("open", &blob.path).unwrap_err())),
+            };
+            let job = Job::UnpackLayer {
+                parent: Chain(beneath.to_vec()),
+                diff_id,
+                blob: blob.digest,
+                draft: self.unique(),
+            };
+            let sealed = self.sealed(|listing| self.job(job, vec![file.into(), listing]))?;
+            for warning in &sealed.warnings {
+                self.tell(Event::Warning(format!("layer {diff_id}: {warning}")));
+            }
+            Ok(vec![(diff_id, layer_info(&sealed))])
+        })
+    }
+
+    /// The listings of a chain, bottom first.
+    pub fn listings(&self, chain: &Chain) -> Result<Stack> {
+        let listings = chain.0.iter().map(|diff_id| Listing::open(&self.stacker.listing(diff_id)));
+        Ok(Stack::new(listings.collect::<Result<_>>()?))
+    }
+
+    /// Listings are there, which needs the layers' data only where a listing is missing.
+    pub fn have_listings(&self, chain: &Chain, blobs: &HashMap<DiffId, BlobPlace>) -> Result<Learned, Lost> {
+        match chain.0.iter().all(|diff_id| self.stacker.listing(diff_id).exists()) {
+            true => Ok(vec![]),
+            false => {
+                let mut learned = Vec::new();
+                for end in 1..=chain.0.len() {
+                    learned.extend(self.have_delta(&Chain(chain.0[..end].to_vec()), blobs)?);
+                }
+                Ok(learned)
+            }
+        }
+    }
+
+    /// Runs a job that seals, with a file for its listing, and gives the listing its name.
+    pub fn sealed(&self, run: impl FnOnce(OwnedFd) -> Result<Answer>) -> Result<Sealed> {
+        let tmp = self.tmp_file()?;
+        let answer = run(tmp.as_file().try_clone().at("duplicate", tmp.path())?.into())?;
+        match answer {
+            Answer::Sealed(sealed) => {
+                self.keep_listing(tmp, &sealed)?;
+                Ok(sealed)
+            }
+            other => Err(Error::Machine(format!("a worker answered out of turn: {other:?}"))),
+        }
+    }
+
+    /// Gives a written listing its name.
+    pub fn keep_listing(&self, tmp: tempfile::NamedTempFile, sealed: &Sealed) -> Result<()> {
+        let Some(diff_id) = &sealed.diff_id else { return Ok(()) };
+        let path = self.stacker.listing(diff_id);
+        readable_by_workers(tmp.path())?;
+        tmp.persist(&path).map_err(|error| error.error).at("rename", &path)?;
+        Ok(())
+    }
+
+    /// A temporary file of the main process.
+    pub fn tmp_file(&self) -> Result<tempfile::NamedTempFile> {
+        tempfile::NamedTempFile::new_in(self.stacker.tmp()).at("create a file in", self.stacker.tmp())
+    }
+
+    /// A host import under its name beneath `imports`, staged if it is not there. `None`: the source is no longer what
+    /// the key assumed.
+    pub fn have_host_import(
+        &self,
+        path: &Path,
+        tree: TreeDigest,
+        attributes: Attributes,
+        time: i64,
+    ) -> Result<Option<String>> {
+        let name = import_name(tree, attributes, time);
+        self.in_turn(format!("import {name}"), || {
+            if self.roots.import(&name).exists() {
+                return Ok(Some(name));
+            }
+            let Some(tmp) = self.stage_host(path, tree, attributes, time)? else { return Ok(None) };
+            self.keep_import(&tmp, &name)?;
+            Ok(Some(name))
+        })
+    }
+
+    /// Copies a host import to a fresh directory beneath `imports`.
+    pub fn stage_host(
+        &self,
+        path: &Path,
+        tree: TreeDigest,
+        attributes: Attributes,
+        time: i64,
+    ) -> Result<Option<String>> {
+        let ready = self.ready()?;
+        let tmp = self.unique();
+        let directory = self.roots.import(&tmp);
+        fs::create_dir(&directory).at("create", &directory)?;
+        std::os::unix::fs::chown(&directory, Some(ready.root.0), Some(ready.root.1)).at("chown", &directory)?;
+        let staged = crate::resolve::stage(path, &self.trees[path], &attributes, time, &directory, ready.root)?;
+        if staged != tree {
+            self.remove(vec![format!("imports/{tmp}")])?;
+            return Ok(None);
+        }
+        if attributes.uid.is_some() || attributes.gid.is_some() {
+            self.job(Job::Own { name: tmp.clone(), attributes, time }, vec![])?;
+        }
+        Ok(Some(tmp))
+    }
+
+    /// A `stacker://` import under its name beneath `imports`.
+    pub fn have_layer_import(
+        &self,
+        from: &(Chain, Vec<u8>),
+        tree: TreeDigest,
+        attributes: Attributes,
+        time: i64,
+    ) -> Result<String> {
+        let name = import_name(tree, attributes, time);
+        self.in_turn(format!("import {name}"), || {
+            if !self.roots.import(&name).exists() {
+                let tmp = self.stage_layer(from, tree, attributes, time)?;
+                self.keep_import(&tmp, &name)?;
+            }
+            Ok(name)
+        })
+    }
+
+    /// Copies a path of a layer to a fresh directory beneath `imports`.
+    pub fn stage_layer(
+        &self,
+        (chain, path): &(Chain, Vec<u8>),
+        tree: TreeDigest,
+        attributes: Attributes,
+        time: i64,
+    ) -> Result<String> {
+        let tmp = self.unique();
+        let job = Job::StageFromLayer {
+            chain: chain.clone(),
+            path: path.clone(),
+            attributes,
+            time,
+            name: tmp.clone(),
+        };
+        match self.job(job, vec![])? {
+            Answer::Staged(found) if found == tree => Ok(tmp),
+            Answer::Staged(found) => Err(Error::Machine(format!(
+                "{} of layer {} is damaged in the store: its listing says {tree}, its files are {found}",
+                String::from_utf8_lossy(path),
+                chain.id()
+            ))),
+            other => Err(Error::Machine(format!("a worker answered out of turn: {other:?}"))),
+        }
+    }
+
+    fn keep_import(&self, tmp: &str, name: &str) -> Result<()> {
+        let to = self.roots.import(name);
+        match fs::rename(self.roots.import(tmp), &to) {
+            Ok(()) => Ok(()),
+            // Another process was first.
+            Err(_) if to.exists() => self.remove(vec![format!("imports/{tmp}")]),
+            Err(error) => Err(error).at("rename to", to),
+        }
+    }
+
+    /// Removes directories beneath the roots directory, whoever owns what is in them.
+    pub fn remove(&self, paths: Vec<String>) -> Result<()> {
+        self.job(Job::Remove { paths }, vec![]).map(|_| ())
+    }
+
+    /// Writes the blob of the topmost layer of `chain` into the store.
+    pub fn pack(
+        &self,
+        chain: &Chain,
+        compression: Compression,
+        blobs: &HashMap<DiffId, BlobPlace>,
+    ) -> Result<(BlobDigest, u64), Lost> {
+        self.have_delta(chain, blobs)?;
+        let tmp = self.tmp_file()?;
+        let output = tmp.as_file().try_clone().at("duplicate", tmp.path())?;
+        let job = Job::Pack { chain: chain.clone(), compression };
+        match self.job(job, vec![output.into()])? {
+            Answer::Packed { blob, size, diff_id } if chain.0.last() == Some(&diff_id) => {
+                let path = self.stacker.blob(&blob);
+                readable_by_workers(tmp.path())?;
+                tmp.persist(&path).map_err(|error| error.error).at("rename", &path)?;
+                Ok((blob, size))
+            }
+            // The delta is not what its listing says: build it again rather than export it.
+            Answer::Packed { .. } => {
+                self.remove(vec![crate::place::delta(&chain.id()).to_string_lossy().into_owned()])?;
+                Err(Lost::Evicted(chain.id()))
+            }
+            other => Err(Lost::Error(Error::Machine(format!("a worker answered out of turn: {other:?}")))),
+        }
+    }
+
+    /// Tells the renderer; it outlives the build, and if it has gone there is nobody to tell.
+    pub fn tell(&self, event: Event) {
+        let _ = self.events.send(event);
+    }
+}
+
+/// The name beneath `imports` of a staged tree: the same files with the same owners and times are staged once.
+fn import_name(tree: TreeDigest, attributes: Attributes, time: i64) -> String {
+    Key::of(format!("{tree}{} {time}", attributes.words()).as_bytes()).short()
+}
+
+/// What the database keeps of a sealed layer.
+pub fn layer_info(sealed: &Sealed) -> LayerInfo {
+    LayerInfo {
+        newest: sealed.newest,
+        entries: sealed.entries,
+        bytes: sealed.bytes,
+        tar_bytes: sealed.tar_bytes,
+    }
+}
+
+/// The umask outside must not decide what workers, and readers of the layout, can read.
+fn readable_by_workers(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).at("chmod", path)
+}

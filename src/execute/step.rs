@@ -1,0 +1,260 @@
+//! One step of one layer, on a thread of its own: make what it needs, let a worker do it, keep its output.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use crate::action::Kind;
+use crate::decide::{Run, SourceKind, StepKind};
+use crate::digest::{ChainId, DiffId, TreeDigest};
+use crate::error::{At, Error, Result};
+use crate::graph::{Node, NodeBase, NodeSource};
+use crate::progress::Event;
+use crate::worker::message::{Answer, Job, RunJob, Sealed};
+
+use super::site::{BlobPlace, Learned, Lost, Site};
+
+/// How a step ended.
+pub enum StepEnd {
+    /// It came out as this.
+    Sealed(Sealed),
+    /// A host import is no longer what the key assumed.
+    SourceChanged {
+        /// Which import.
+        import: usize,
+        /// What it is now.
+        tree: TreeDigest,
+        /// What it is now.
+        kind: SourceKind,
+    },
+    /// Data beneath has gone and must be built again.
+    Evicted(ChainId),
+    /// The user's script or input failed.
+    Failed(String),
+}
+
+/// How far ahead of the clock a layer time may be and still be waited for.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Lines of output that a failure shows.
+const LAST_LINES: usize = 20;
+
+/// Does a step.
+pub fn perform(
+    site: &Site,
+    node: &Node,
+    run: &Run,
+    blobs: &HashMap<DiffId, BlobPlace>,
+) -> Result<(StepEnd, Learned)> {
+    let learned = match site.have_chain(&run.parent, blobs) {
+        Ok(learned) => learned,
+        Err(Lost::Evicted(chain)) => return Ok((StepEnd::Evicted(chain), vec![])),
+        Err(Lost::Error(error)) => return failed(error),
+    };
+    let end = match (run.kind, &run.action.kind) {
+        (StepKind::Unpack, _) => unpack(site, node),
+        (StepKind::Import(index), Kind::Import { tree, dest, .. }) => import(site, node, run, index, *tree, dest),
+        (StepKind::Run, Kind::Run { .. }) => script(site, node, run),
+        _ => Err(Error::Machine("a step and its action are of two kinds".to_owned())),
+    };
+    match end {
+        Ok(end) => Ok((end, learned)),
+        Err(error) => failed(error).map(|(end, _)| (end, learned)),
+    }
+}
+
+/// What is the user's fault fails the layer; what is the machine's fails the build.
+fn failed(error: Error) -> Result<(StepEnd, Learned)> {
+    match error {
+        Error::Build(message) => Ok((StepEnd::Failed(message), vec![])),
+        other => Err(other),
+    }
+}
+
+fn unpack(site: &Site, node: &Node) -> Result<StepEnd> {
+    let NodeBase::Tar(path) = &node.base else {
+        return Err(Error::Machine(format!("layer {} has no tar base to unpack", node.layer.name)));
+    };
+    let tar = File::open(path).at("open", path)?;
+    let job = Job::UnpackTar { draft: site.unique() };
+    sealed(site, node, |listing| site.job(job, vec![tar.into(), listing]))
+}
+
+fn import(site: &Site, node: &Node, run: &Run, index: usize, tree: TreeDigest, dest: &str) -> Result<StepEnd> {
+    let attributes = node.imports[index].import.attributes;
+    let name = match &node.imports[index].source {
+        NodeSource::Host { path, .. } => match site.stage_host(path, tree, attributes, run.action.time)? {
+            Some(name) => name,
+            None => return source_changed(site, path, index),
+        },
+        NodeSource::Layer { .. } => site.stage_layer(&run.sources[&index], tree, attributes, run.action.time)?,
+    };
+    let job = Job::Import {
+        parent: run.parent.clone(),
+        name,
+        dest: dest.trim_start_matches('/').into(),
+        time: run.action.time,
+        draft: site.unique(),
+    };
+    sealed(site, node, |listing| site.job(job, vec![listing]))
+}
+
+fn sealed(
+    site: &Site,
+    node: &Node,
+    job: impl FnOnce(std::os::fd::OwnedFd) -> Result<Answer>,
+) -> Result<StepEnd> {
+    let sealed = site.sealed(job)?;
+    warn(site, node, &sealed);
+    Ok(StepEnd::Sealed(sealed))
+}
+
+fn warn(site: &Site, node: &Node, sealed: &Sealed) {
+    for warning in &sealed.warnings {
+        site.tell(Event::Warning(format!("{}: {warning}", node.layer.name)));
+    }
+}
+
+fn source_changed(site: &Site, path: &Path, import: usize) -> Result<StepEnd> {
+    let tree = crate::resolve::Resolver::new(site.exclude.clone()).tree(path, None)?.tree;
+    Ok(StepEnd::SourceChanged { import, tree: tree.digest, kind: crate::inputs::tree_kind(&tree) })
+}
+
+fn script(site: &Site, node: &Node, run: &Run) -> Result<StepEnd> {
+    let Kind::Run { script, environment, mounts, network } = &run.action.kind else {
+        return Err(Error::Machine("not a run".to_owned()));
+    };
+    let mut staged = Vec::new();
+    let mounted = node.imports.iter().enumerate().filter(|(_, import)| import.import.dest.is_none());
+    for ((index, import), mount) in mounted.zip(mounts) {
+        let name = match &import.source {
+            NodeSource::Host { path, .. } => {
+                match site.have_host_import(path, mount.tree, mount.attributes, run.action.time)? {
+                    Some(name) => name,
+                    None => return source_changed(site, path, index),
+                }
+            }
+            NodeSource::Layer { .. } => {
+                site.have_layer_import(&run.sources[&index], mount.tree, mount.attributes, run.action.time)?
+            }
+        };
+        staged.push((mount.place.clone(), name));
+    }
+    wait_for(site, node, run.action.time);
+    let mut variables = site.unkeyed.clone();
+    variables.extend(environment.clone());
+    let job = RunJob {
+        layer: node.layer.name.clone(),
+        parent: run.parent.clone(),
+        script: script.clone(),
+        environment: variables,
+        mounts: staged,
+        network: *network,
+        newest: run.newest,
+        time: run.action.time,
+        draft: run.key.short(),
+    };
+    site.remove(vec![format!("drafts/{}", run.key.short())])?;
+    in_sandbox(site, node, run, job)
+}
+
+/// A step starts when the clock has passed its layer time, else tools refuse sources "from the future".
+fn wait_for(site: &Site, node: &Node, time: i64) {
+    let target = SystemTime::UNIX_EPOCH + Duration::from_secs(time.max(0) as u64);
+    let Ok(ahead) = target.duration_since(SystemTime::now()) else { return };
+    if ahead <= LONGEST_WAIT {
+        std::thread::sleep(ahead);
+    } else {
+        let name = &node.layer.name;
+        let seconds = ahead.as_secs();
+        site.tell(Event::Warning(format!("{name}: its base has files from {seconds} s in the future")));
+    }
+}
+
+fn in_sandbox(site: &Site, node: &Node, run: &Run, job: RunJob) -> Result<StepEnd> {
+    let path = site.stacker.log(&run.key);
+    let mut log = File::create(&path).at("create", &path)?;
+    let (output, input) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at("make a pipe for", &path)?;
+    let listing = site.tmp_file()?;
+    let listing_copy = listing.as_file().try_clone().at("duplicate", listing.path())?;
+    site.ready()?;
+    let pending = site.holder.submit(Job::Run(Box::new(job)), vec![input, listing_copy.into()])?;
+    let last = follow(site, node, File::from(output), &mut log).at("write", &path)?;
+    match pending.wait()? {
+        Answer::Sealed(sealed) => {
+            site.keep_listing(listing, &sealed)?;
+            warn(site, node, &sealed);
+            Ok(StepEnd::Sealed(sealed))
+        }
+        Answer::RunFailed { code } => {
+            Ok(StepEnd::Failed(format!("{}{}", ended(code), tail(&last, &path))))
+        }
+        Answer::Failed(failure) if failure.users => {
+            Ok(StepEnd::Failed(format!("{}: {}{}", failure.step, failure.message, tail(&last, &path))))
+        }
+        Answer::Failed(failure) => Err(Error::Machine(format!("{}: {}", failure.step, failure.message))),
+        other => Err(Error::Machine(format!("a worker answered out of turn: {other:?}"))),
+    }
+}
+
+fn ended(code: i32) -> String {
+    match code {
+        code if code > 128 => format!("the script was ended by signal {}", code - 128),
+        code => format!("the script failed with exit code {code}"),
+    }
+}
+
+fn tail(last: &VecDeque<String>, log: &Path) -> String {
+    let mut text = String::new();
+    if !last.is_empty() {
+        text += &format!("; the last {} lines:", last.len());
+        for line in last {
+            text += "\n  | ";
+            text += line;
+        }
+    }
+    text + &format!("\n  the whole output: {}", log.display())
+}
+
+/// Copies a run's output to its log and to the renderer, line by line, and returns the last lines.
+fn follow(site: &Site, node: &Node, mut output: File, log: &mut File) -> std::io::Result<VecDeque<String>> {
+    let mut last = VecDeque::new();
+    let mut line = Vec::new();
+    let mut buffer = [0; 16 * 1024];
+    let mut show = |line: &[u8]| {
+        let text = String::from_utf8_lossy(line).trim_end_matches('\r').to_owned();
+        if last.len() == LAST_LINES {
+            last.pop_front();
+        }
+        last.push_back(text.clone());
+        site.tell(Event::Output { layer: node.layer.name.clone(), line: text });
+    };
+    loop {
+        let count = match output.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        log.write_all(&buffer[..count])?;
+        for &byte in &buffer[..count] {
+            if byte == b'\n' {
+                show(&line);
+                line.clear();
+            } else {
+                line.push(byte);
+            }
+            // A line without end must not fill the memory.
+            if line.len() >= 64 * 1024 {
+                show(&line);
+                line.clear();
+            }
+        }
+    }
+    if !line.is_empty() {
+        show(&line);
+    }
+    Ok(last)
+}

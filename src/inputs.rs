@@ -1,0 +1,331 @@
+//! From the graph to the Decider's inputs: every host file by digest, every base image by its layers.
+//!
+//! This is where a build asks the host's file systems; stat lists make asking again cheap. Errors of several layers are
+//! reported together, each with its place.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::database::Database;
+use crate::decide::{BaseInput, ImportInput, LayerInputs, RunInput, SourceInput, SourceKind};
+use crate::diag::{Diagnostic, Diagnostics};
+use crate::digest::{Chain, ChainId, ContentDigest};
+use crate::error::{At, Error, Result};
+use crate::graph::{LayerGraph, LayerIndex, Node, NodeBase, NodeSource};
+use crate::listing::Kind;
+use crate::load::{Base, Loaded, Place};
+use crate::oci::{BaseImage, Layout};
+use crate::resolve::{HostTree, Resolver};
+
+/// Everything that the layers of a build take from the host.
+pub struct Inputs {
+    /// By layer index.
+    pub layers: Vec<LayerInputs>,
+    /// Base images, by (layout, tag, platform).
+    pub images: HashMap<LayerIndex, Arc<BaseImage>>,
+    /// Host import trees by path.
+    pub trees: HashMap<PathBuf, Arc<HostTree>>,
+}
+
+/// What of the command line and the host reaches the inputs.
+pub struct Scope {
+    /// stacker's own directories: never part of an import.
+    pub exclude: Vec<PathBuf>,
+    /// The host's variables.
+    pub host: BTreeMap<String, String>,
+    /// `--no-cache`.
+    pub no_cache: bool,
+    /// `--rebuild`.
+    pub rebuild: BTreeSet<LayerIndex>,
+}
+
+/// Host variables that reach a run and are never in a key.
+pub const PROXY_VARIABLES: [&str; 10] = [
+    "http_proxy",
+    "https_proxy",
+    "ftp_proxy",
+    "no_proxy",
+    "all_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "FTP_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
+];
+
+/// What PATH is when nobody sets it.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Resolves the inputs of the wanted layers; the others get empty ones that nobody looks at.
+pub fn resolve(
+    graph: &LayerGraph,
+    loaded: &Loaded,
+    wanted: &BTreeSet<LayerIndex>,
+    scope: &Scope,
+    database: &Database,
+) -> Result<Inputs> {
+    let mut diagnostics = Diagnostics::new(loaded.texts.clone());
+    let trees = host_trees(graph, wanted, scope, database, &mut diagnostics)?;
+    let images = base_images(graph, wanted, &mut diagnostics);
+    if let Some(error) = diagnostics.into_error() {
+        return Err(error);
+    }
+    let layers = graph
+        .iter()
+        .map(|(index, node)| match wanted.contains(&index) {
+            true => layer_inputs(index, node, &trees, &images, scope),
+            false => Ok(LayerInputs {
+                base: BaseInput::Scratch,
+                platform: node.layer.platform.clone(),
+                imports: vec![],
+                run: None,
+                forced: false,
+            }),
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Inputs { layers, images, trees })
+}
+
+/// Hashes every host path once, in parallel, with the stat lists that the database holds.
+fn host_trees(
+    graph: &LayerGraph,
+    wanted: &BTreeSet<LayerIndex>,
+    scope: &Scope,
+    database: &Database,
+    diagnostics: &mut Diagnostics,
+) -> Result<HashMap<PathBuf, Arc<HostTree>>> {
+    let mut paths = BTreeMap::new();
+    for &index in wanted {
+        let node = &graph[index];
+        if let NodeBase::Tar(path) = &node.base {
+            paths.entry(path.clone()).or_insert_with(|| base_place(node));
+        }
+        for import in &node.imports {
+            if let NodeSource::Host { path, .. } = &import.source {
+                paths.entry(path.clone()).or_insert_with(|| import.import.place.clone());
+            }
+        }
+    }
+    let resolver = Resolver::new(scope.exclude.clone());
+    let mut known = Vec::new();
+    for (path, place) in paths {
+        // The path itself may be missing; the resolver says so.
+        let device = std::fs::symlink_metadata(&path).map(|found| found.dev()).unwrap_or(0);
+        let list = database.stat_list(&path, device)?;
+        known.push((path, place, list));
+    }
+    let results: Vec<_> = known
+        .into_par_iter()
+        .map(|(path, place, list)| {
+            let resolved = resolver.tree(&path, list.as_deref());
+            (path, place, resolved)
+        })
+        .collect();
+    let mut trees = HashMap::new();
+    let mut lists = Vec::new();
+    for (path, place, resolved) in results {
+        match resolved {
+            Ok(resolved) => {
+                if let Some(list) = resolved.stat_list {
+                    lists.push((path.clone(), resolved.device, list));
+                }
+                trees.insert(path, Arc::new(resolved.tree));
+            }
+            Err(Error::Build(message)) => diagnostics.push(Diagnostic::error(message).at(place, "")),
+            Err(error) => return Err(error),
+        }
+    }
+    database.put_stat_lists(&lists)?;
+    Ok(trees)
+}
+
+fn base_images(
+    graph: &LayerGraph,
+    wanted: &BTreeSet<LayerIndex>,
+    diagnostics: &mut Diagnostics,
+) -> HashMap<LayerIndex, Arc<BaseImage>> {
+    let mut found: HashMap<_, Arc<BaseImage>> = HashMap::new();
+    let mut images = HashMap::new();
+    for &index in wanted {
+        let node = &graph[index];
+        let NodeBase::Oci { layout, tag } = &node.base else { continue };
+        let name = (layout.clone(), tag.clone(), node.layer.platform.clone());
+        if let Some(image) = found.get(&name) {
+            images.insert(index, image.clone());
+            continue;
+        }
+        match Layout::open(layout).and_then(|layout| layout.find(tag.as_deref(), &node.layer.platform)) {
+            Ok(image) => {
+                let image = Arc::new(image);
+                found.insert(name, image.clone());
+                images.insert(index, image);
+            }
+            Err(error) => {
+                let place = base_place(node);
+                diagnostics.push(Diagnostic::error(error.to_string()).at(place, ""));
+            }
+        }
+    }
+    images
+}
+
+/// Where a layer says what it builds on.
+fn base_place(node: &Node) -> Place {
+    match &node.layer.base {
+        Base::Built { place, .. } | Base::Oci { place, .. } | Base::Tar { place, .. } => place.clone(),
+        Base::Scratch => node.layer.place.clone(),
+    }
+}
+
+fn layer_inputs(
+    index: LayerIndex,
+    node: &Node,
+    trees: &HashMap<PathBuf, Arc<HostTree>>,
+    images: &HashMap<LayerIndex, Arc<BaseImage>>,
+    scope: &Scope,
+) -> Result<LayerInputs> {
+    let base = match &node.base {
+        NodeBase::Scratch => BaseInput::Scratch,
+        NodeBase::Built(base) => BaseInput::Built(*base),
+        NodeBase::Tar(path) => BaseInput::Tar(file_content(path, &trees[path])?),
+        NodeBase::Oci { .. } => {
+            BaseInput::Image(Chain(images[&index].layers.iter().map(|layer| layer.diff_id).collect()))
+        }
+    };
+    let imports = node.imports.iter().map(|import| import_input(import, trees)).collect();
+    let run = match &node.layer.run {
+        Some(script) => Some(run_input(node, script, &scope.host)?),
+        None => None,
+    };
+    let forced = scope.no_cache || scope.rebuild.contains(&index);
+    Ok(LayerInputs { base, platform: node.layer.platform.clone(), imports, run, forced })
+}
+
+fn import_input(import: &crate::graph::NodeImport, trees: &HashMap<PathBuf, Arc<HostTree>>) -> ImportInput {
+    let (source, path, contents) = match &import.source {
+        NodeSource::Host { path, trailing_slash } => {
+            let tree = &trees[path];
+            let source = SourceInput::Host { tree: tree.digest, kind: tree_kind(tree) };
+            (source, path.to_string_lossy().into_owned(), *trailing_slash)
+        }
+        NodeSource::Layer { layer, path } => {
+            let source = SourceInput::Layer { layer: *layer, path: path.clone() };
+            (source, path.trim_end_matches('/').to_owned(), path.ends_with('/'))
+        }
+    };
+    ImportInput {
+        source,
+        basename: path.rsplit('/').next().unwrap_or_default().to_owned(),
+        contents,
+        dest: import.import.dest.clone(),
+        attributes: import.import.attributes,
+    }
+}
+
+/// A file or a directory.
+pub fn tree_kind(tree: &HostTree) -> SourceKind {
+    match tree.entries.first().map(|entry| &entry.kind) {
+        Some(Kind::Directory { .. }) => SourceKind::Directory,
+        _ => SourceKind::File,
+    }
+}
+
+fn file_content(path: &Path, tree: &HostTree) -> Result<ContentDigest> {
+    match tree.entries.first().map(|entry| &entry.kind) {
+        Some(Kind::File { content, .. }) => Ok(content),
+        _ => Err(Error::Build(format!("the tar base {} is not a file", path.display()))),
+    }
+}
+
+/// Script and keyed environment: defaults, then what passes through, then `build_env`; the last wins.
+fn run_input(node: &Node, script: &str, host: &BTreeMap<String, String>) -> Result<RunInput> {
+    let layer = &node.layer;
+    let mut environment: BTreeMap<String, String> =
+        [("PATH", DEFAULT_PATH), ("TERM", "dumb"), ("HOME", "/root")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    if let Some(epoch) = host.get("SOURCE_DATE_EPOCH") {
+        environment.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.clone());
+    }
+    let mentions = |text: &str| text.contains("STACKER_LAYER_NAME");
+    if mentions(script) || layer.build_env.iter().any(|(name, value)| mentions(name) || mentions(value)) {
+        environment.insert("STACKER_LAYER_NAME".to_owned(), layer.name.clone());
+    }
+    for (name, value) in host {
+        let keyed = !PROXY_VARIABLES.contains(&name.as_str());
+        if keyed && layer.build_env_passthrough.iter().any(|pattern| pattern.is_match(name)) {
+            environment.insert(name.clone(), value.clone());
+        }
+    }
+    environment.extend(layer.build_env.clone());
+    let script = if script.starts_with("#!") { script.to_owned() } else { format!("#!/bin/sh -xe\n{script}") };
+    Ok(RunInput { script, environment, network: layer.network })
+}
+
+/// Checks the `hash` of every host file import. The sha256 of a content is remembered by its blake3, so that a file is
+/// read for it once.
+pub fn check_hashes(
+    graph: &LayerGraph,
+    loaded: &Loaded,
+    wanted: &BTreeSet<LayerIndex>,
+    inputs: &Inputs,
+    database: &Database,
+) -> Result<()> {
+    let mut diagnostics = Diagnostics::new(loaded.texts.clone());
+    for &index in wanted {
+        for import in &graph[index].imports {
+            let (NodeSource::Host { path, .. }, Some(wanted)) = (&import.source, import.import.hash) else { continue };
+            let place = import.import.place.clone();
+            let Some(Kind::File { content, .. }) = inputs.trees[path].entries.first().map(|entry| &entry.kind) else {
+                diagnostics.push(Diagnostic::error(format!("{} is not a file, so `hash` cannot be checked", path.display())).at(place, ""));
+                continue;
+            };
+            let found = remembered_sha256(database, &content, || crate::resolve::sha256_file(path))?;
+            let wanted = crate::digest::hex(&wanted);
+            if found != wanted {
+                let message = format!("{} has another sha256: wanted {wanted}, found {found}", path.display());
+                diagnostics.push(Diagnostic::error(message).at(place, ""));
+            }
+        }
+    }
+    match diagnostics.into_error() {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// The sha256 (hex) of a content known by its blake3.
+pub fn remembered_sha256(
+    database: &Database,
+    content: &ContentDigest,
+    compute: impl FnOnce() -> Result<[u8; 32]>,
+) -> Result<String> {
+    let question = format!("sha256 {content}");
+    if let Some(known) = database.answer(&ChainId::SCRATCH, &question)? {
+        return Ok(known);
+    }
+    let found = crate::digest::hex(&compute()?);
+    database.put_answer(&ChainId::SCRATCH, &question, &found)?;
+    Ok(found)
+}
+
+/// The host's variables that are valid UTF-8; others can not be keyed and do not pass through.
+pub fn host_variables() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// SOURCE_DATE_EPOCH of the host.
+pub fn source_date_epoch(host: &BTreeMap<String, String>) -> Result<Option<i64>> {
+    host.get("SOURCE_DATE_EPOCH")
+        .map(|text| text.parse().map_err(|_| Error::Usage(format!("SOURCE_DATE_EPOCH is not a number: {text:?}"))))
+        .transpose()
+}
+
+/// Absolute, without following links: what a path on the command line means.
+pub fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).at("resolve", path)
+}

@@ -1,0 +1,103 @@
+//! Live lines: one for each running layer, and a total.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::{Event, LayerStatus, Renderer, duration};
+
+/// The terminal renderer.
+pub struct Terminal {
+    bars: MultiProgress,
+    total: ProgressBar,
+    running: BTreeMap<String, ProgressBar>,
+    layers: usize,
+    hits: usize,
+    built: usize,
+    failed: usize,
+}
+
+impl Default for Terminal {
+    fn default() -> Self {
+        Terminal::new()
+    }
+}
+
+impl Terminal {
+    /// Draws on stderr.
+    pub fn new() -> Terminal {
+        let bars = MultiProgress::new();
+        let total = bars.add(ProgressBar::new_spinner());
+        total.set_style(style("{spinner} {elapsed} {msg}"));
+        Terminal { bars, total, running: BTreeMap::new(), layers: 0, hits: 0, built: 0, failed: 0 }
+    }
+
+    fn line(&mut self, layer: &str) -> &ProgressBar {
+        let (bars, total) = (&self.bars, &self.total);
+        self.running.entry(layer.to_owned()).or_insert_with(|| {
+            let bar = bars.insert_before(total, ProgressBar::new_spinner());
+            bar.set_style(style("{spinner} {elapsed:>4} {prefix:.bold} {wide_msg}"));
+            bar.set_prefix(layer.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        })
+    }
+
+    fn show_total(&self) {
+        let left = self.layers.saturating_sub(self.hits + self.built + self.failed);
+        let failed = if self.failed > 0 { format!(", {} failed", self.failed) } else { String::new() };
+        self.total.set_message(format!("{} hits, {} built{failed}, {left} left", self.hits, self.built));
+    }
+
+    fn print(&self, text: &str) {
+        // Not MultiProgress::println, which prints nothing where stderr is no terminal.
+        self.bars.suspend(|| eprintln!("{text}"));
+    }
+}
+
+impl Renderer for Terminal {
+    fn show(&mut self, event: &Event) {
+        match event {
+            Event::Begin { layers } => self.layers = *layers,
+            Event::Started { layer, step, reason } => {
+                let text = if reason.is_empty() { (*step).to_owned() } else { format!("{step}: {reason}") };
+                self.line(layer).set_message(text);
+            }
+            Event::Waiting { layer } => self.line(layer).set_message("another stacker builds it, waiting"),
+            Event::Output { layer, line } => self.line(layer).set_message(printable(line)),
+            Event::Finished { layer, status, seconds } => {
+                if let Some(bar) = self.running.remove(layer) {
+                    bar.finish_and_clear();
+                }
+                match status {
+                    LayerStatus::Hit => self.hits += 1,
+                    LayerStatus::Built => {
+                        self.built += 1;
+                        self.print(&format!("built {layer} in {}", duration(*seconds)));
+                    }
+                    LayerStatus::Failed | LayerStatus::Skipped => self.failed += 1,
+                }
+            }
+            Event::Failed { layer, message } => self.print(&format!("error: {layer}: {message}")),
+            Event::Warning(text) => self.print(&format!("warning: {text}")),
+            Event::End(summary) => {
+                for bar in self.running.values() {
+                    bar.finish_and_clear();
+                }
+                self.total.finish_and_clear();
+                self.print(&summary.line());
+            }
+        }
+        self.show_total();
+    }
+}
+
+/// Control characters of a run's output must not reach the terminal from a status line.
+fn printable(line: &str) -> String {
+    line.chars().filter(|c| !c.is_control()).collect()
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
