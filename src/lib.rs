@@ -11,6 +11,7 @@ pub mod listing;
 pub mod load;
 mod order;
 pub mod place;
+pub mod schema;
 pub mod text;
 pub mod worker;
 
