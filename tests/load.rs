@@ -84,7 +84,8 @@ fn maps_keep_the_spelling_of_their_values() {
 
 #[test]
 fn commands_are_split_as_a_shell_would() {
-    let table: [(&str, Option<&[&str]>, Option<&[&str]>); 5] = [
+    type Words = Option<&'static [&'static str]>;
+    let table: [(&str, Words, Words); 5] = [
         ("cmd: sh -c 'a  b'", None, Some(&["sh", "-c", "a  b"])),
         ("cmd: [sh, 1.0]", None, Some(&["sh", "1.0"])),
         ("entrypoint: /a \"b c\"", Some(&["/a", "b c"]), None),
@@ -93,7 +94,7 @@ fn commands_are_split_as_a_shell_would() {
     ];
     for (text, entrypoint, cmd) in table {
         let settings = layer(text).settings;
-        let own = |words: Option<&[&str]>| words.map(|w| w.iter().map(|w| w.to_string()).collect::<Vec<_>>());
+        let own = |words: Words| words.map(|w| w.iter().map(|w| w.to_string()).collect::<Vec<_>>());
         assert_eq!((settings.entrypoint, settings.cmd), (own(entrypoint), own(cmd)), "{text}");
     }
 }
