@@ -71,7 +71,7 @@ pub enum NodeSource {
     Layer {
         /// Which.
         layer: LayerIndex,
-        /// Absolute path in it.
+        /// Absolute path in it, with its trailing slash where it was written with one.
         path: String,
     },
 }

@@ -92,11 +92,11 @@ fn edges(
     let mut edges = Vec::new();
     for Reference { name, place, need } in references(layer) {
         let Some(&found) = names.get(name) else {
-            let what = match need {
-                Need::Base => "base",
-                Need::Import => "import from",
+            let title = match need {
+                Need::Base => format!("unknown base layer `{name}`"),
+                Need::Import => format!("import from unknown layer `{name}`"),
             };
-            let diagnostic = Diagnostic::error(format!("{what} unknown layer `{name}`")).at(place.clone(), "");
+            let diagnostic = Diagnostic::error(title).at(place.clone(), "");
             diagnostics.push(diagnostic.did_you_mean(name, names.keys().copied().collect::<BTreeSet<_>>()));
             continue;
         };

@@ -57,7 +57,7 @@ fn read_map(reader: &mut Reader, node: &Node, entries: &[Entry]) -> Option<Impor
     };
     let path = value("path").map(|node| (reader.text("`path`", node), &node.span));
     // All of the map is read before the path can end it, so that everything wrong in it is told.
-    let dest = value("dest").and_then(|node| dest(reader, node));
+    let dest = value("dest").map(|node| dest(reader, node));
     let hash = value("hash").and_then(|node| hash(reader, node));
     let named = path.as_ref().and_then(|(path, _)| path.clone()).unwrap_or_default();
     let attributes = Attributes {
@@ -65,10 +65,15 @@ fn read_map(reader: &mut Reader, node: &Node, entries: &[Entry]) -> Option<Impor
         uid: value("uid").and_then(|node| id(reader, "uid", &named, node)),
         gid: value("gid").and_then(|node| id(reader, "gid", &named, node)),
     };
-    match path {
-        Some((Some(path), span)) => Some(Import { dest, hash, attributes, ..import(reader, &path, span)? }),
-        Some((None, _)) => None,
-        None => {
+    match (path, dest) {
+        (Some((Some(path), span)), None) => Some(Import { hash, attributes, ..import(reader, &path, span)? }),
+        (Some((Some(path), span)), Some(Some(dest))) => {
+            let dest = Some(dest);
+            Some(Import { dest, hash, attributes, ..import(reader, &path, span)? })
+        }
+        // Without its `dest` it would be taken for a mounted one.
+        (Some(_), _) => None,
+        (None, _) => {
             reader.error(&node.span, "an import needs a `path`");
             None
         }

@@ -117,7 +117,7 @@ pub enum Source {
     Layer {
         /// Name.
         layer: String,
-        /// Absolute path in it.
+        /// Absolute path in it, with its trailing slash where it was written with one.
         path: String,
     },
 }
