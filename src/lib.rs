@@ -19,6 +19,7 @@ pub mod place;
 pub mod progress;
 pub mod reason;
 pub mod record;
+pub mod resolve;
 pub mod seal;
 pub mod text;
 pub mod unpack;
