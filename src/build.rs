@@ -117,6 +117,7 @@ fn wanted(graph: &LayerGraph, what: &What) -> Result<BTreeSet<LayerIndex>> {
 
 fn scope(request: &Request, graph: &LayerGraph) -> Result<Scope> {
     Ok(Scope {
+        stacker: request.directories.stacker.clone(),
         exclude: request.directories.own(),
         host: inputs::host_variables(),
         no_cache: request.no_cache,

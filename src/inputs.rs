@@ -19,6 +19,7 @@ use crate::graph::{LayerGraph, LayerIndex, Node, NodeBase, NodeSource};
 use crate::listing::Kind;
 use crate::load::{Base, Loaded, Place};
 use crate::oci::{BaseImage, Layout};
+use crate::place::StackerDir;
 use crate::resolve::{HostTree, Resolver};
 
 /// Everything that the layers of a build take from the host.
@@ -33,6 +34,8 @@ pub struct Inputs {
 
 /// What of the command line and the host reaches the inputs.
 pub struct Scope {
+    /// Where listings are kept.
+    pub stacker: StackerDir,
     /// stacker's own directories: never part of an import.
     pub exclude: Vec<PathBuf>,
     /// The host's variables.
@@ -133,6 +136,8 @@ fn host_trees(
                 if let Some(list) = resolved.stat_list {
                     lists.push((path.clone(), resolved.device, list));
                 }
+                // For the reasons of later builds.
+                resolved.tree.keep_listing(&scope.stacker)?;
                 trees.insert(path, Arc::new(resolved.tree));
             }
             Err(Error::Build(message)) => diagnostics.push(Diagnostic::error(message).at(place, "")),
