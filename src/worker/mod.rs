@@ -1,3 +1,4 @@
 //! What runs inside the user namespace.
 
 pub mod message;
+pub mod sandbox;
