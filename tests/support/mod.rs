@@ -1,0 +1,5 @@
+//! What several tests need. Each test program uses a part of it.
+#![allow(dead_code)]
+
+pub mod archive;
+pub mod mapped;
