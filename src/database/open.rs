@@ -173,7 +173,7 @@ fn look(dir: &StackerDir) -> Result<Found> {
     match version {
         Ok((connection, VERSION)) => Ok(Found::Ready(connection)),
         Ok((_, 0)) => Ok(Found::Missing),
-        Ok((_, version)) if version > VERSION || version < 0 => Ok(Found::Newer(version)),
+        Ok((_, version)) if !(0..=VERSION).contains(&version) => Ok(Found::Newer(version)),
         Ok((connection, version)) => Ok(Found::Older(connection, version)),
         // The version is right but the table that every database has is not there.
         Err(error @ (rusqlite::Error::QueryReturnedNoRows | rusqlite::Error::SqlInputError { .. })) => {

@@ -98,7 +98,10 @@ fn for_root() -> Result<IdMap> {
         }
         let end = u64::from(start) + u64::from(IDS);
         let overlap = lines.iter().find(|(owner, first, count)| {
-            owner != "root" && owner != "0" && u64::from(*first) < end && u64::from(start) < u64::from(*first) + u64::from(*count)
+            owner != "root"
+                && owner != "0"
+                && u64::from(*first) < end
+                && u64::from(start) < u64::from(*first) + u64::from(*count)
         });
         match overlap {
             Some((owner, ..)) => Err(Error::Machine(format!(

@@ -109,10 +109,12 @@ impl Holder {
         Ok(Pending { answer: answer.into() })
     }
 
-    /// Asks every job to end. Those who wait for one are answered.
-    pub fn stop_all(&self) {
-        // A holder that is gone has no jobs.
-        let _ = wire::send(&self.socket, wire::STOP, b"", &[]);
+    /// Ends every job, within five seconds. Nothing is left of a sandbox when this returns; calling it again does nothing.
+    pub fn end(&self) {
+        // Shutting down is what the holder sees, even if a copy of the socket were open somewhere. It fails, as waiting
+        // does, where the holder has ended.
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+        let _ = nix::sys::wait::waitpid(self.pid, None);
     }
 
     fn ask(&self, letter: u8, descriptors: &[OwnedFd]) -> Result<()> {
@@ -128,11 +130,8 @@ impl Holder {
 }
 
 impl Drop for Holder {
-    /// Sandboxes have ended when this returns.
     fn drop(&mut self) {
-        // Shutting down is what the holder sees, even if a copy of the socket were open somewhere.
-        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
-        let _ = nix::sys::wait::waitpid(self.pid, None);
+        self.end();
     }
 }
 
@@ -141,8 +140,9 @@ impl Pending {
     pub fn wait(mut self) -> Result<Answer> {
         let mut text = Vec::new();
         self.answer.read_to_end(&mut text).at("read the answer of", "a worker")?;
-        serde_json::from_slice(&text)
-            .map_err(|_| Error::Machine("a worker process ended without an answer (killed, or out of memory?)".to_owned()))
+        serde_json::from_slice(&text).map_err(|_| {
+            Error::Machine("a worker process ended without an answer (killed, or out of memory?)".to_owned())
+        })
     }
 }
 

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// Serves until the main process has gone; the exit code.
 pub fn serve(socket: OwnedFd) -> i32 {
     set_name("stacker: holder");
-    // A process group of its own: Ctrl-C on the terminal reaches the main process alone, which then says STOP.
+    // A process group of its own: Ctrl-C on the terminal reaches the main process alone, which then closes the socket.
     let _ = rustix::process::setsid();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let _ = set_signal_action(signal, SigHandler::SigIgn);
@@ -33,10 +33,7 @@ pub fn serve(socket: OwnedFd) -> i32 {
         match packet.letter {
             wire::UNSHARE => reply(&socket, unshare()),
             wire::ENTER => reply(&socket, enter(packet, &mut listings)),
-            wire::JOB => start(&socket, packet, listings.as_ref()),
-            wire::STOP => {
-                let _ = nix::sys::signal::killpg(nix::unistd::getpgrp(), Signal::SIGTERM);
-            }
+            wire::JOB => start(packet, listings.as_ref()),
             _ => {}
         }
     }
@@ -78,13 +75,13 @@ fn enter(packet: Packet, listings: &mut Option<OwnedFd>) -> Result<(), String> {
 }
 
 /// Forks a worker for a job. What goes wrong before it works is its answer.
-fn start(socket: &OwnedFd, packet: Packet, listings: Option<&OwnedFd>) {
+fn start(packet: Packet, listings: Option<&OwnedFd>) {
     let mut descriptors = packet.descriptors.into_iter();
     let (Some(job), Some(answer)) = (descriptors.next(), descriptors.next()) else { return };
     match fork() {
         Ok(Fork::Parent(_)) => {}
         Ok(Fork::Child) => {
-            become_worker(socket);
+            become_worker();
             let code = match listings {
                 Some(listings) => work(File::from(job), descriptors.collect(), listings, File::from(answer)),
                 None => 1,
@@ -104,7 +101,7 @@ fn start(socket: &OwnedFd, packet: Packet, listings: Option<&OwnedFd>) {
 }
 
 /// Undoes what is only right for the holder.
-fn become_worker(socket: &OwnedFd) {
+fn become_worker() {
     set_name("stacker: worker");
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCHLD] {

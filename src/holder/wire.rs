@@ -7,8 +7,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg,
-    sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
 };
 
 /// More descriptors than any packet has.
@@ -23,8 +23,6 @@ pub const UNSHARE: u8 = b'U';
 pub const ENTER: u8 = b'E';
 /// A job; descriptors: the job, the end to answer on, then the job's own.
 pub const JOB: u8 = b'J';
-/// End every job.
-pub const STOP: u8 = b'S';
 /// Done.
 pub const DONE: u8 = b'D';
 /// Not done; the text says why.

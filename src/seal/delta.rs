@@ -33,7 +33,7 @@ pub(crate) fn stat(path: &Path) -> io::Result<Stat> {
 }
 
 pub(crate) fn mtime(stat: &Stat) -> Time {
-    Time { seconds: stat.st_mtime as i64, nanos: stat.st_mtime_nsec as u32 }
+    Time { seconds: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 }
 }
 
 pub(crate) fn is_whiteout(stat: &Stat) -> bool {

@@ -38,7 +38,11 @@ impl Worker<'_> {
         // Damage explains every other failure.
         rest.map_err(read)?;
         if found_blob != blob {
-            return Err(users("unpack", b"", format!("the blob {blob} is damaged: its bytes have digest {found_blob}")));
+            return Err(users(
+                "unpack",
+                b"",
+                format!("the blob {blob} is damaged: its bytes have digest {found_blob}"),
+            ));
         }
         let warnings = warnings?;
         drained.map_err(read)?;

@@ -98,9 +98,7 @@ fn copy(from: &Path, to: &Path) -> Result<Vec<Entry>, Failure> {
         let (source, target) = (within(from, &entry.path), within(to, &entry.path));
         let made = match &mut entry.kind {
             Kind::Directory { .. } => fs::create_dir(&target),
-            Kind::Symlink { target: text } => {
-                std::os::unix::fs::symlink(std::ffi::OsStr::from_bytes(text), &target)
-            }
+            Kind::Symlink { target: text } => std::os::unix::fs::symlink(std::ffi::OsStr::from_bytes(text), &target),
             Kind::Fifo => nix::unistd::mkfifo(&target, nix::sys::stat::Mode::S_IRWXU).map_err(io::Error::from),
             Kind::File { size, content } => copy_file(&source, &target).map(|found| (*content, *size) = found),
             Kind::HardLink { .. } | Kind::Whiteout => Ok(()),

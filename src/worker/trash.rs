@@ -19,7 +19,8 @@ pub fn remove(paths: &[String]) -> Result<(), Failure> {
         }
         let mut place = path.to_path_buf();
         if !path.starts_with("trash") {
-            place = Path::new("trash").join(path.to_string_lossy().replace('/', "-") + "-" + &std::process::id().to_string());
+            place = Path::new("trash")
+                .join(path.to_string_lossy().replace('/', "-") + "-" + &std::process::id().to_string());
             match fs::rename(path, &place) {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 other => other.map_err(|error| failed("rename", path, error))?,

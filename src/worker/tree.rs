@@ -28,7 +28,7 @@ impl Worker<'_> {
             merge(layer, &merged, &mut copies).map_err(|error| failed("merge", layer, error))?;
         }
         match fs::rename(&merged, &target) {
-            Err(error) if !target.exists() => return Err(failed("rename to", &target, error)),
+            Err(error) if !target.exists() => Err(failed("rename to", &target, error)),
             _ => trash::remove(&[draft.to_string_lossy().into_owned()]),
         }
     }
