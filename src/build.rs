@@ -69,13 +69,11 @@ pub fn build(request: &Request, holder: Holder) -> Result<i32> {
     let scope = scope(request, &graph)?;
     let inputs = inputs::resolve(&graph, &loaded, &wanted, &scope, &database)?;
     inputs::check_hashes(&graph, &loaded, &wanted, &inputs, &database)?;
-    warnings.splice(0..0, loaded.warnings.iter().cloned());
+    warnings.splice(0..0, loaded.warnings.iter().chain(graph.warnings()).cloned());
 
     let teller = tell::Teller::start(request.progress, &warnings, wanted.len());
-    let settings = Settings {
-        source_date_epoch: inputs::source_date_epoch(&scope.host)?,
-        keep_going: request.keep_going,
-    };
+    let settings =
+        Settings { source_date_epoch: inputs::source_date_epoch(&scope.host)?, keep_going: request.keep_going };
     let images = inputs.images.clone();
     let decider = Decider::new(inputs.layers.clone(), wanted.clone(), settings);
     let site = Arc::new(Site::new(&request.directories, holder, inputs, scope, teller.sender()));
@@ -86,13 +84,20 @@ pub fn build(request: &Request, holder: Holder) -> Result<i32> {
     };
     let execution = Execution::new(&graph, wanted, decider, site.clone(), &database, options);
     let signals = tell::Signals::listen(execution.on_signal())?;
-    let reports = execution.run();
-    signals.stop();
-    let reports = reports?;
-
     let export = Export { request, graph: &graph, images: &images, site: &site, settings };
-    let written = images::export(&export, &reports, &database)?;
-    database.commit_durable(&request.directories.roots)?;
+    let done = execution.run().and_then(|reports| {
+        let written = images::export(&export, &reports, &database)?;
+        database.commit_durable(&request.directories.roots)?;
+        Ok((reports, written))
+    });
+    signals.stop();
+    let (reports, written) = match done {
+        Ok(done) => done,
+        Err(error) => {
+            teller.end(Event::Stop);
+            return Err(error);
+        }
+    };
     let outcome = report::Outcome { graph: &graph, reports: &reports, written: &written, elapsed: begun.elapsed() };
     teller.end(Event::End(outcome.summary()));
     outcome.write_metadata(request.metadata_file.as_deref())?;
@@ -112,6 +117,7 @@ fn wanted(graph: &LayerGraph, what: &What) -> Result<BTreeSet<LayerIndex>> {
 
 fn scope(request: &Request, graph: &LayerGraph) -> Result<Scope> {
     Ok(Scope {
+        stacker: request.directories.stacker.clone(),
         exclude: request.directories.own(),
         host: inputs::host_variables(),
         no_cache: request.no_cache,

@@ -19,6 +19,7 @@ use crate::graph::{LayerGraph, LayerIndex, Node, NodeBase, NodeSource};
 use crate::listing::Kind;
 use crate::load::{Base, Loaded, Place};
 use crate::oci::{BaseImage, Layout};
+use crate::place::StackerDir;
 use crate::resolve::{HostTree, Resolver};
 
 /// Everything that the layers of a build take from the host.
@@ -33,6 +34,8 @@ pub struct Inputs {
 
 /// What of the command line and the host reaches the inputs.
 pub struct Scope {
+    /// Where listings are kept.
+    pub stacker: StackerDir,
     /// stacker's own directories: never part of an import.
     pub exclude: Vec<PathBuf>,
     /// The host's variables.
@@ -133,6 +136,8 @@ fn host_trees(
                 if let Some(list) = resolved.stat_list {
                     lists.push((path.clone(), resolved.device, list));
                 }
+                // For the reasons of later builds.
+                resolved.tree.keep_listing(&scope.stacker)?;
                 trees.insert(path, Arc::new(resolved.tree));
             }
             Err(Error::Build(message)) => diagnostics.push(Diagnostic::error(message).at(place, "")),
@@ -228,15 +233,15 @@ fn import_input(import: &crate::graph::NodeImport, trees: &HashMap<PathBuf, Arc<
 
 /// A file or a directory.
 pub fn tree_kind(tree: &HostTree) -> SourceKind {
-    match tree.entries.first().map(|entry| &entry.kind) {
-        Some(Kind::Directory { .. }) => SourceKind::Directory,
+    match &tree.root().kind {
+        Kind::Directory { .. } => SourceKind::Directory,
         _ => SourceKind::File,
     }
 }
 
 fn file_content(path: &Path, tree: &HostTree) -> Result<ContentDigest> {
-    match tree.entries.first().map(|entry| &entry.kind) {
-        Some(Kind::File { content, .. }) => Ok(content),
+    match &tree.root().kind {
+        Kind::File { content, .. } => Ok(*content),
         _ => Err(Error::Build(format!("the tar base {} is not a file", path.display()))),
     }
 }
@@ -278,11 +283,14 @@ pub fn check_hashes(
         for import in &graph[index].imports {
             let (NodeSource::Host { path, .. }, Some(wanted)) = (&import.source, import.import.hash) else { continue };
             let place = import.import.place.clone();
-            let Some(Kind::File { content, .. }) = inputs.trees[path].entries.first().map(|entry| &entry.kind) else {
-                diagnostics.push(Diagnostic::error(format!("{} is not a file, so `hash` cannot be checked", path.display())).at(place, ""));
+            let Kind::File { content, .. } = &inputs.trees[path].root().kind else {
+                diagnostics.push(
+                    Diagnostic::error(format!("{} is not a file, so `hash` cannot be checked", path.display()))
+                        .at(place, ""),
+                );
                 continue;
             };
-            let found = remembered_sha256(database, &content, || crate::resolve::sha256_file(path))?;
+            let found = remembered_sha256(database, content, || crate::resolve::sha256_file(path))?;
             let wanted = crate::digest::hex(&wanted);
             if found != wanted {
                 let message = format!("{} has another sha256: wanted {wanted}, found {found}", path.display());

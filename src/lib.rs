@@ -3,15 +3,23 @@
 //! The modules in the order of a build; ARCHITECTURE.md tells the story.
 
 pub mod action;
+pub mod build;
 pub mod claim;
+pub mod clean;
+pub mod cli;
 pub mod compress;
 pub mod database;
 pub mod decide;
 pub mod diag;
 pub mod digest;
 pub mod error;
+pub mod execute;
 pub mod export;
 pub mod graph;
+pub mod holder;
+pub mod images;
+pub mod inputs;
+pub mod inspect;
 pub mod listing;
 pub mod load;
 pub mod oci;
@@ -19,7 +27,10 @@ pub mod place;
 pub mod progress;
 pub mod reason;
 pub mod record;
+pub mod resolve;
+pub mod schema;
 pub mod seal;
+pub mod store;
 pub mod text;
 pub mod unpack;
 pub mod worker;

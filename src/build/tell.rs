@@ -23,7 +23,7 @@ impl Teller {
             let mut renderer = renderer(mode);
             for event in receiver {
                 renderer.show(&event);
-                if let Event::End(_) = event {
+                if let Event::End(_) | Event::Stop = event {
                     return;
                 }
             }

@@ -19,7 +19,7 @@ pub fn run(cli: Cli) -> Result<i32> {
     match cli.command {
         Command::Build(arguments) => {
             // Forks, so it comes before any thread.
-            let holder = Holder::start(&directories.stacker, &directories.roots, None)?;
+            let holder = Holder::start(&directories.stacker, &directories.roots)?;
             build(&request(*arguments, &cli.global, directories)?, holder)
         }
         Command::Inspect(arguments) => {
@@ -28,7 +28,7 @@ pub fn run(cli: Cli) -> Result<i32> {
         }
         Command::Cache(arguments) => print(&super::cache::cache(&directories, arguments)?),
         Command::Clean(arguments) => {
-            let holder = Holder::start(&directories.stacker, &directories.roots, None)?;
+            let holder = Holder::start(&directories.stacker, &directories.roots)?;
             crate::clean::clean(&directories, arguments.all, &holder)?;
             Ok(0)
         }

@@ -61,6 +61,9 @@ pub struct Settings {
     pub keep_going: bool,
 }
 
+/// Where the `stacker://` imports of a step lie (stack, resolved path), by index of the import.
+pub type Sources = BTreeMap<usize, (Chain, Vec<u8>)>;
+
 /// 2000-01-01T00:00:00Z: the time of `scratch`.
 pub const DEFAULT_EPOCH: i64 = 946_684_800;
 
@@ -269,7 +272,7 @@ impl Decider {
     }
 
     /// The action of the next step, when all it is made of is known.
-    fn action(&mut self, layer: LayerIndex, step: StepKind) -> Option<(Action, BTreeMap<usize, (Chain, Vec<u8>)>)> {
+    fn action(&mut self, layer: LayerIndex, step: StepKind) -> Option<(Action, Sources)> {
         let input = self.inputs[layer.0].clone();
         let (chain, newest) = (self.layers[layer.0].chain.clone(), self.layers[layer.0].newest);
         let time = newest + LAYER_TIME_STEP;
@@ -300,13 +303,7 @@ impl Decider {
         Some((Action { platform: input.platform, ids: Ids::Full, base, time, kind }, sources))
     }
 
-    fn run_kind(
-        &mut self,
-        layer: LayerIndex,
-        input: &LayerInputs,
-        time: i64,
-        sources: &mut BTreeMap<usize, (Chain, Vec<u8>)>,
-    ) -> Option<Kind> {
+    fn run_kind(&mut self, layer: LayerIndex, input: &LayerInputs, time: i64, sources: &mut Sources) -> Option<Kind> {
         let run = input.run.clone()?;
         let mut environment = run.environment;
         if !self.host_epoch {
@@ -334,7 +331,7 @@ impl Decider {
         layer: LayerIndex,
         index: usize,
         import: &ImportInput,
-        sources: &mut BTreeMap<usize, (Chain, Vec<u8>)>,
+        sources: &mut Sources,
     ) -> Option<(TreeDigest, SourceKind)> {
         match &import.source {
             SourceInput::Host { tree, kind } => Some((*tree, *kind)),
@@ -356,13 +353,7 @@ impl Decider {
     }
 
     /// Looks for a result, a twin, or makes the step ready. True when the step is decided at once.
-    fn decide_step(
-        &mut self,
-        id: StepId,
-        kind: StepKind,
-        action: Action,
-        sources: BTreeMap<usize, (Chain, Vec<u8>)>,
-    ) -> bool {
+    fn decide_step(&mut self, id: StepId, kind: StepKind, action: Action, sources: Sources) -> bool {
         let key = action.key();
         if let Some(&outcome) = self.outcomes.get(&key) {
             self.layers[id.layer.0].take(key, outcome, false);

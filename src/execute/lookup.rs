@@ -37,7 +37,8 @@ pub fn place(stack: &Stack, dest: &str, basename: &str, kind: SourceKind, conten
             }
         }
     };
-    let path: Vec<u8> = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect::<Vec<_>>().join(&b'/');
+    let path: Vec<u8> =
+        path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect::<Vec<_>>().join(&b'/');
     Ok(match String::from_utf8(path) {
         Ok(path) => Answer::Place(format!("/{path}")),
         Err(_) => Answer::Nothing,

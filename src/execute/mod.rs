@@ -21,8 +21,8 @@ use crate::progress::{Event, LayerStatus};
 use crate::reason::{Reason, compare};
 use crate::worker::message::Compression;
 
-pub use site::{BlobPlace, Learned, Site, layer_info};
 use site::Lost;
+pub use site::{BlobPlace, Learned, Site, layer_info};
 use step::StepEnd;
 
 /// What comes back to the deciding thread.
@@ -203,7 +203,7 @@ impl<'a> Execution<'a> {
                 self.packed(chain, end)
             }
             Message::Signal(signal) => {
-                self.site.holder.stop_all();
+                self.site.holder.end();
                 Err(Error::Interrupted(signal))
             }
         }
@@ -217,7 +217,7 @@ impl<'a> Execution<'a> {
                 self.site.tell(Event::Waiting { layer: self.name(run.id.layer) });
                 let sender = self.sender.clone();
                 self.waiting += 1;
-                std::thread::spawn(move || sender.send(Message::Claimed(run, waiter.wait())));
+                std::thread::spawn(move || drop(sender.send(Message::Claimed(run, waiter.wait()))));
                 Ok(())
             }
         }
@@ -253,7 +253,7 @@ impl<'a> Execution<'a> {
         std::thread::spawn(move || {
             let begun = Instant::now();
             let end = step::perform(&site, &node, &run, &blobs);
-            sender.send(Message::Stepped { run, claim, end, seconds: begun.elapsed().as_secs_f64() })
+            drop(sender.send(Message::Stepped { run, claim, end, seconds: begun.elapsed().as_secs_f64() }));
         });
         Ok(())
     }
@@ -352,7 +352,8 @@ impl<'a> Execution<'a> {
             let seconds = self.seconds.get(&layer).copied().unwrap_or_default();
             let status = self.layer_status(layer);
             self.site.tell(Event::Finished { layer: self.name(layer), status, seconds });
-            if status != LayerStatus::Failed && status != LayerStatus::Skipped && self.options.emitted.contains(&layer) {
+            if status != LayerStatus::Failed && status != LayerStatus::Skipped && self.options.emitted.contains(&layer)
+            {
                 self.want_blobs(layer)?;
             }
         }
@@ -393,7 +394,7 @@ impl<'a> Execution<'a> {
         self.busy += 1;
         std::thread::spawn(move || {
             let end = site.pack(&chain, compression, &blobs);
-            sender.send(Message::Packed { chain, end })
+            drop(sender.send(Message::Packed { chain, end }));
         });
         Ok(())
     }
@@ -463,7 +464,11 @@ impl<'a> Execution<'a> {
                 reason: self.reasons.get(&layer).cloned(),
                 key: decided.last().map(|decided| decided.key),
                 chain: chain.clone(),
-                time: decided.iter().filter(|decided| decided.outcome.diff_id.is_some()).map(|decided| decided.time).next_back(),
+                time: decided
+                    .iter()
+                    .filter(|decided| decided.outcome.diff_id.is_some())
+                    .map(|decided| decided.time)
+                    .next_back(),
                 own: decided.iter().filter_map(|decided| decided.outcome.diff_id).collect(),
             };
             reports.insert(layer, report);
@@ -495,10 +500,7 @@ impl Execution<'_> {
 
 /// What the Decider needs of a stored result.
 fn outcome(result: &ActionResult) -> Outcome {
-    Outcome {
-        diff_id: result.diff_id,
-        newest: result.layer.as_ref().map_or(0, |layer| layer.newest.rounded_up()),
-    }
+    Outcome { diff_id: result.diff_id, newest: result.layer.as_ref().map_or(0, |layer| layer.newest.rounded_up()) }
 }
 
 /// How a blob's compression is named in the database: codec, level, encoder version.

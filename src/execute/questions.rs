@@ -30,7 +30,8 @@ impl Execution<'_> {
         self.waiting += 1;
         std::thread::spawn(move || {
             let answer = site.have_listings(&chain, &blobs).and_then(|learned| find_out(&site, &question, learned));
-            sender.send(Message::Answered(question, answer))
+            // The receiver goes only when the build is over.
+            drop(sender.send(Message::Answered(question, answer)));
         });
         Ok(())
     }

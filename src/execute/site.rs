@@ -132,7 +132,7 @@ impl Site {
     pub fn have_chain(&self, chain: &Chain, blobs: &HashMap<DiffId, BlobPlace>) -> Result<Learned, Lost> {
         self.ready()?;
         let mut learned = Vec::new();
-        for index in store::missing(&self.roots, chain) {
+        for index in store::missing(&self.roots, &self.stacker, chain) {
             let beneath = Chain(chain.0[..=index].to_vec());
             learned.extend(self.have_delta(&beneath, blobs)?);
         }
@@ -158,12 +158,8 @@ impl Site {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Lost::Evicted(id)),
                 Err(error) => return Err(Lost::Error(Err::<(), _>(error).at("open", &blob.path).unwrap_err())),
             };
-            let job = Job::UnpackLayer {
-                parent: Chain(beneath.to_vec()),
-                diff_id,
-                blob: blob.digest,
-                draft: self.unique(),
-            };
+            let job =
+                Job::UnpackLayer { parent: Chain(beneath.to_vec()), diff_id, blob: blob.digest, draft: self.unique() };
             let sealed = self.sealed(|listing| self.job(job, vec![file.into(), listing]))?;
             for warning in &sealed.warnings {
                 self.tell(Event::Warning(format!("layer {diff_id}: {warning}")));
@@ -290,13 +286,7 @@ impl Site {
         time: i64,
     ) -> Result<String> {
         let tmp = self.unique();
-        let job = Job::StageFromLayer {
-            chain: chain.clone(),
-            path: path.clone(),
-            attributes,
-            time,
-            name: tmp.clone(),
-        };
+        let job = Job::StageFromLayer { chain: chain.clone(), path: path.clone(), attributes, time, name: tmp.clone() };
         match self.job(job, vec![])? {
             Answer::Staged(found) if found == tree => Ok(tmp),
             Answer::Staged(found) => Err(Error::Machine(format!(
@@ -363,12 +353,7 @@ fn import_name(tree: TreeDigest, attributes: Attributes, time: i64) -> String {
 
 /// What the database keeps of a sealed layer.
 pub fn layer_info(sealed: &Sealed) -> LayerInfo {
-    LayerInfo {
-        newest: sealed.newest,
-        entries: sealed.entries,
-        bytes: sealed.bytes,
-        tar_bytes: sealed.tar_bytes,
-    }
+    LayerInfo { newest: sealed.newest, entries: sealed.entries, bytes: sealed.bytes, tar_bytes: sealed.tar_bytes }
 }
 
 /// The umask outside must not decide what workers, and readers of the layout, can read.

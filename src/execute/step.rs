@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::action::Kind;
 use crate::decide::{Run, SourceKind, StepKind};
-use crate::digest::{ChainId, DiffId, TreeDigest};
+use crate::digest::{ChainId, DiffId, Key, TreeDigest};
 use crate::error::{At, Error, Result};
 use crate::graph::{Node, NodeBase, NodeSource};
 use crate::progress::Event;
@@ -42,12 +42,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const LAST_LINES: usize = 20;
 
 /// Does a step.
-pub fn perform(
-    site: &Site,
-    node: &Node,
-    run: &Run,
-    blobs: &HashMap<DiffId, BlobPlace>,
-) -> Result<(StepEnd, Learned)> {
+pub fn perform(site: &Site, node: &Node, run: &Run, blobs: &HashMap<DiffId, BlobPlace>) -> Result<(StepEnd, Learned)> {
     let learned = match site.have_chain(&run.parent, blobs) {
         Ok(learned) => learned,
         Err(Lost::Evicted(chain)) => return Ok((StepEnd::Evicted(chain), vec![])),
@@ -101,11 +96,7 @@ fn import(site: &Site, node: &Node, run: &Run, index: usize, tree: TreeDigest, d
     sealed(site, node, |listing| site.job(job, vec![listing]))
 }
 
-fn sealed(
-    site: &Site,
-    node: &Node,
-    job: impl FnOnce(std::os::fd::OwnedFd) -> Result<Answer>,
-) -> Result<StepEnd> {
+fn sealed(site: &Site, node: &Node, job: impl FnOnce(std::os::fd::OwnedFd) -> Result<Answer>) -> Result<StepEnd> {
     let sealed = site.sealed(job)?;
     warn(site, node, &sealed);
     Ok(StepEnd::Sealed(sealed))
@@ -156,8 +147,28 @@ fn script(site: &Site, node: &Node, run: &Run) -> Result<StepEnd> {
         time: run.action.time,
         draft: run.key.short(),
     };
-    site.remove(vec![format!("drafts/{}", run.key.short())])?;
-    in_sandbox(site, node, run, job)
+    site.remove(vec![format!("drafts/{}", run.key.short()), format!("drafts/{}", failed_draft(node))])?;
+    let end = in_sandbox(site, node, run, job)?;
+    if let StepEnd::Failed(_) = end {
+        keep_draft(site, node, run)?;
+    }
+    Ok(end)
+}
+
+/// What a failed script leaves is kept under this name beneath `drafts`, until the layer is built the next time.
+fn failed_draft(node: &Node) -> String {
+    let layer = &node.layer;
+    let place = format!("{} {}", layer.place.path.display(), layer.name);
+    format!("f{}", &Key::of(place.as_bytes()).short()[..11])
+}
+
+fn keep_draft(site: &Site, node: &Node, run: &Run) -> Result<()> {
+    let draft = site.roots.0.join("drafts").join(run.key.short());
+    match std::fs::rename(&draft, site.roots.0.join("drafts").join(failed_draft(node))) {
+        // It failed before there was a draft.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.at("rename", draft),
+    }
 }
 
 /// A step starts when the clock has passed its layer time, else tools refuse sources "from the future".
@@ -188,9 +199,7 @@ fn in_sandbox(site: &Site, node: &Node, run: &Run, job: RunJob) -> Result<StepEn
             warn(site, node, &sealed);
             Ok(StepEnd::Sealed(sealed))
         }
-        Answer::RunFailed { code } => {
-            Ok(StepEnd::Failed(format!("{}{}", ended(code), tail(&last, &path))))
-        }
+        Answer::RunFailed { code } => Ok(StepEnd::Failed(format!("{}{}", ended(code), tail(&last, &path)))),
         Answer::Failed(failure) if failure.users => {
             Ok(StepEnd::Failed(format!("{}: {}{}", failure.step, failure.message, tail(&last, &path))))
         }

@@ -81,7 +81,7 @@ impl Listing {
 
     /// All entries in order.
     pub fn entries(&self) -> impl Iterator<Item = Result<Entry>> + '_ {
-        self.entries_from(FIRST_LINE.len())
+        self.lines_from(FIRST_LINE.len())
     }
 
     /// What is said of that very path.
@@ -162,7 +162,7 @@ impl Listing {
         Some((&rest[..feed], offset + feed + 1))
     }
 
-    fn entries_from(&self, mut offset: usize) -> impl Iterator<Item = Result<Entry>> + '_ {
+    fn lines_from(&self, mut offset: usize) -> impl Iterator<Item = Result<Entry>> + '_ {
         std::iter::from_fn(move || {
             let (line, end) = self.line_at(offset)?;
             let entry = line::decode(line).ok_or_else(|| corrupt(offset));

@@ -97,6 +97,18 @@ impl Layout {
         Ok(found)
     }
 
+    /// Every image manifest that one entry of `index.json` leads to.
+    pub(crate) fn manifests_of(&self, image: &ImageRef) -> Result<Vec<Found>> {
+        let mut found = Vec::new();
+        self.flatten(&image.descriptor, MAX_DEPTH, &mut found)?;
+        Ok(found)
+    }
+
+    /// The image of a manifest, for the platform that its config names.
+    pub(crate) fn read(&self, found: &Found) -> Result<BaseImage> {
+        BaseImage::read(&self.path, &found.descriptor)
+    }
+
     fn roots(&self, tag: Option<&str>) -> Result<Vec<&Descriptor>> {
         let all = self.index.manifests();
         let Some(tag) = tag else {

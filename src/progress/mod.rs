@@ -56,8 +56,10 @@ pub enum Event {
     },
     /// Something that a person should know and that stops nothing.
     Warning(String),
-    /// Nothing more comes.
+    /// Nothing more comes: the build was carried out.
     End(Summary),
+    /// Nothing more comes: the build was cut short, and somebody else says why.
+    Stop,
 }
 
 /// How a layer ended.

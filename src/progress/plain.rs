@@ -14,7 +14,7 @@ impl Renderer for Plain {
             Event::Warning(text) => eprintln!("warning: {text}"),
             Event::Failed { layer, message } => eprintln!("error: {layer}: {message}"),
             _ if self.quiet => {}
-            Event::Begin { .. } => {}
+            Event::Begin { .. } | Event::Stop => {}
             Event::Started { layer, step, reason } if reason.is_empty() => eprintln!("{layer}: {step}"),
             Event::Started { layer, step, reason } => eprintln!("{layer}: {step} ({reason})"),
             Event::Waiting { layer } => eprintln!("{layer}: another stacker builds it, waiting"),

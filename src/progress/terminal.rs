@@ -50,6 +50,13 @@ impl Terminal {
         self.total.set_message(format!("{} hits, {} built{failed}, {left} left", self.hits, self.built));
     }
 
+    fn clear(&self) {
+        for bar in self.running.values() {
+            bar.finish_and_clear();
+        }
+        self.total.finish_and_clear();
+    }
+
     fn print(&self, text: &str) {
         // Not MultiProgress::println, which prints nothing where stderr is no terminal.
         self.bars.suspend(|| eprintln!("{text}"));
@@ -82,12 +89,11 @@ impl Renderer for Terminal {
             Event::Failed { layer, message } => self.print(&format!("error: {layer}: {message}")),
             Event::Warning(text) => self.print(&format!("warning: {text}")),
             Event::End(summary) => {
-                for bar in self.running.values() {
-                    bar.finish_and_clear();
-                }
-                self.total.finish_and_clear();
+                self.clear();
                 self.print(&summary.line());
+                return;
             }
+            Event::Stop => return self.clear(),
         }
         self.show_total();
     }

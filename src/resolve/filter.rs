@@ -1,0 +1,77 @@
+//! What is never part of an import: stacker's own directories, and what `.stackerignore` names.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+use super::broken;
+use crate::error::{Error, Result};
+
+/// The file at the root of an imported directory that says what of it is not imported.
+pub(super) const IGNORE_FILE: &str = ".stackerignore";
+
+/// stacker's own directories.
+#[derive(Debug)]
+pub(super) struct Own {
+    paths: Vec<PathBuf>,
+}
+
+impl Own {
+    pub fn new(paths: Vec<PathBuf>) -> Own {
+        Own { paths }
+    }
+}
+
+/// What the walk of one tree leaves out.
+pub(super) struct Filter<'a> {
+    own: &'a Own,
+    /// Device and inode: a path with links in it leads to the same directory.
+    own_ids: HashSet<(u64, u64)>,
+    root: PathBuf,
+    ignored: Gitignore,
+}
+
+impl<'a> Filter<'a> {
+    /// Reads the ignore file, if the tree has one.
+    pub fn new(root: &Path, own: &'a Own) -> Result<Filter<'a>> {
+        let own_ids = own.paths.iter().filter_map(|path| fs::metadata(path).ok()).map(|dir| (dir.dev(), dir.ino()));
+        let absolute = std::path::absolute(root).map_err(|error| broken("resolve", root, &error))?;
+        Ok(Filter { own_ids: own_ids.collect(), own, root: absolute, ignored: read_ignore_file(root)? })
+    }
+
+    /// Whether the directory is one of stacker's own.
+    pub fn is_own(&self, relative: &[u8], metadata: &Metadata) -> bool {
+        self.own_ids.contains(&(metadata.dev(), metadata.ino()))
+            || self.own.paths.contains(&self.root.join(OsStr::from_bytes(relative)))
+    }
+
+    /// Whether `.stackerignore` names this path, or is it.
+    pub fn is_ignored(&self, relative: &[u8], is_dir: bool) -> bool {
+        let path = Path::new(OsStr::from_bytes(relative));
+        (!is_dir && relative == IGNORE_FILE.as_bytes()) || self.ignored.matched(path, is_dir).is_ignore()
+    }
+}
+
+fn read_ignore_file(root: &Path) -> Result<Gitignore> {
+    let path = root.join(IGNORE_FILE);
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => {
+            return Ok(Gitignore::empty());
+        }
+        Err(error) => return Err(broken("read", &path, &error)),
+    };
+    let wrong = |why: String| Error::Build(format!("{}: {why}", path.display()));
+    let text = String::from_utf8(text).map_err(|_| wrong("not UTF-8".to_owned()))?;
+    let mut builder = GitignoreBuilder::new("");
+    for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        builder.add_line(None, line).map_err(|error| wrong(format!("line {}: {error}", number + 1)))?;
+    }
+    builder.build().map_err(|error| wrong(error.to_string()))
+}

@@ -1,0 +1,43 @@
+//! Listings of import trees as files, and sha256 of host files.
+
+use std::fs::{File, Permissions};
+use std::io::{BufWriter, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use crate::digest::TreeDigest;
+use crate::error::{At, Result};
+use crate::listing::{self, Entry};
+use crate::place::StackerDir;
+
+/// Writes the listing of an import tree, unless it is there: what a digest names never changes.
+pub fn keep_tree_listing(dir: &StackerDir, tree: &TreeDigest, entries: &[Entry]) -> Result<()> {
+    let path = dir.tree_listing(tree);
+    if path.exists() {
+        return Ok(());
+    }
+    let tmp = tempfile::NamedTempFile::new_in(dir.tmp()).at("create a file in", dir.tmp())?;
+    let mut out = BufWriter::new(tmp.as_file());
+    listing::write(entries.iter(), &mut out).and_then(|()| out.flush()).at("write", tmp.path())?;
+    drop(out);
+    tmp.as_file().set_permissions(Permissions::from_mode(0o644)).at("chmod", tmp.path())?;
+    tmp.persist(&path).map_err(|error| error.error).at("rename", &path)?;
+    Ok(())
+}
+
+/// The sha256 of a file, for comparing with the one that a stackerfile gives.
+pub fn sha256_file(path: &Path) -> Result<[u8; 32]> {
+    let mut file = File::open(path).at("open", path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(hasher.finalize().into()),
+            Ok(read) => hasher.update(&buffer[..read]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error).at("read", path),
+        }
+    }
+}

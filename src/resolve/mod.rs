@@ -1,0 +1,196 @@
+//! What a build imports from the host, by digest; and how it gets into the store.
+//!
+//! A tree is walked on every build ([`walk`]), but a file is read only where its stat list ([`stat_list`]) cannot vouch
+//! for it. Entries are normalised: 0644 or 0755 by the owner's execute bit, root's, no attributes, no times. Staging
+//! ([`stage`]) walks and hashes again what it copies, so that what a step sees is what its key says. Nothing here knows
+//! layers, keys or where stat lists are kept.
+
+mod filter;
+mod keep;
+mod stage;
+mod stat_list;
+mod walk;
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use rustix::fs::OFlags;
+
+use crate::digest::TreeDigest;
+use crate::error::{Error, Result};
+use crate::listing::{Entry, Time, tree_digest};
+use filter::Own;
+use stat_list::{Known, Record, Stamp, What};
+use walk::{Found, Seen};
+
+pub use keep::{keep_tree_listing, sha256_file};
+pub use stage::stage;
+
+/// A file or directory of the host, as an import sees it.
+#[derive(Clone, Debug)]
+pub struct HostTree {
+    /// What it is.
+    pub digest: TreeDigest,
+    root: Entry,
+    list: Vec<u8>,
+    own: Arc<Own>,
+}
+
+impl HostTree {
+    /// The file or directory itself; its path is empty.
+    pub fn root(&self) -> &Entry {
+        &self.root
+    }
+
+    /// All entries in order. They are decoded here: a build that changes nothing never needs them.
+    pub fn entries(&self) -> Result<Vec<Entry>> {
+        stat_list::entries(&self.list).ok_or_else(|| Error::Machine(format!("the list of tree {} broke", self.digest)))
+    }
+
+    /// Keeps the tree's listing, so that a later build can say which files changed. Nearly free when it is there.
+    pub fn keep_listing(&self, dir: &crate::place::StackerDir) -> Result<()> {
+        if dir.tree_listing(&self.digest).exists() {
+            return Ok(());
+        }
+        keep_tree_listing(dir, &self.digest, &self.entries()?)
+    }
+}
+
+/// What looking at a host path yields.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// What is there.
+    pub tree: HostTree,
+    /// The device of the path itself (of the link, if it is one): stat lists are kept by path and device.
+    pub device: u64,
+    /// The stat list to keep, if the old one can be improved on.
+    pub stat_list: Option<Vec<u8>>,
+}
+
+/// Finds out what host paths hold.
+#[derive(Clone, Debug)]
+pub struct Resolver {
+    own: Arc<Own>,
+}
+
+impl Resolver {
+    /// `exclude`: stacker's own directories, absolute; they are never part of a tree.
+    pub fn new(exclude: Vec<PathBuf>) -> Resolver {
+        Resolver { own: Arc::new(Own::new(exclude)) }
+    }
+
+    /// The tree at `path`, reading only the files that `list` (of an earlier look at the same path) cannot vouch for.
+    /// What is wrong with the path is the user's to mend: [`Error::Build`].
+    pub fn tree(&self, path: &Path, list: Option<&[u8]>) -> Result<Resolved> {
+        let device = fs::symlink_metadata(path).map_err(|error| broken("look at", path, &error))?.dev();
+        let seen = walk::walk(path, &self.own)?;
+        let mut known = Known::read(list);
+        let pairs: Vec<(&Seen, Option<Record>)> = seen.iter().map(|seen| (seen, known.find(&seen.path))).collect();
+        let vouched = pairs.iter().all(|(seen, old)| old.is_some_and(|old| vouches(&old, seen)));
+        if let (true, Some(list), Some(digest)) = (vouched && known.len() == seen.len(), list, known.digest()) {
+            let tree = self.host_tree(digest, pairs.iter().filter_map(|(_, old)| *old), list.to_vec())?;
+            return Ok(Resolved { tree, device, stat_list: None });
+        }
+        let records = pairs.par_iter().map(|(seen, old)| record(path, seen, *old)).collect::<Result<Vec<_>>>()?;
+        let improved = known.len() != seen.len()
+            || records.iter().zip(&pairs).any(|(new, (_, old))| old.is_none_or(|old| new.improves_on(&old)));
+        let entries: Vec<Entry> = records.iter().map(Record::entry).collect();
+        let digest = tree_digest(&entries);
+        let list = stat_list::encode(&digest, &records);
+        let stat_list = improved.then(|| list.clone());
+        let tree = self.host_tree(digest, records.iter().copied(), list)?;
+        Ok(Resolved { tree, device, stat_list })
+    }
+
+    fn host_tree<'a>(
+        &self,
+        digest: TreeDigest,
+        mut records: impl Iterator<Item = Record<'a>>,
+        list: Vec<u8>,
+    ) -> Result<HostTree> {
+        let root = records.next().ok_or_else(|| Error::Machine(format!("tree {digest} is empty")))?.entry();
+        Ok(HostTree { digest, root, list, own: self.own.clone() })
+    }
+}
+
+/// Whether a record still says what is there. Directories are known by their names and links by their texts, both of
+/// which the walk has just read.
+fn vouches(old: &Record, seen: &Seen) -> bool {
+    match (&old.what, &seen.found) {
+        (What::Directory, Found::Directory) => true,
+        (What::Symlink { target }, Found::Symlink { target: found }) => target == found,
+        (What::File { executable, stamp, .. }, Found::File { executable: found, stamp: now }) => {
+            stamp == now && executable == found && old.is_settled()
+        }
+        _ => false,
+    }
+}
+
+/// The record of what was seen: the old one where it can be trusted, else one made by reading the file.
+fn record<'a>(root: &Path, seen: &'a Seen, old: Option<Record<'a>>) -> Result<Record<'a>> {
+    if let Some(old) = old.filter(|old| vouches(old, seen)) {
+        return Ok(old);
+    }
+    let what = match &seen.found {
+        Found::Directory => What::Directory,
+        Found::Symlink { target } => What::Symlink { target },
+        Found::File { .. } => {
+            let path = seen.below(root);
+            read(&path, &seen.path).map_err(|error| broken("read", &path, &error))?
+        }
+    };
+    Ok(Record { path: &seen.path, what })
+}
+
+/// Hashes a file. The moment is taken before it is opened and the stamp after, so that a write during the reading
+/// leaves a stamp that is not yet settled, or another one.
+fn read(path: &Path, relative: &[u8]) -> io::Result<What<'static>> {
+    let before = now();
+    let file = open(path, relative)?;
+    let metadata = file.metadata()?;
+    let moment = if is_local(&file) { before } else { Time { seconds: before.seconds - REMOTE_SKEW, ..before } };
+    let (content, size) = crate::seal::hash_file(file)?;
+    let stamp = Stamp { size, ..Stamp::of(&metadata) };
+    Ok(What::File { executable: walk::is_executable(&metadata), stamp, moment, content })
+}
+
+/// Opens what the walk said is a regular file, and makes sure that it still is one. Only the root may be a link.
+fn open(path: &Path, relative: &[u8]) -> io::Result<File> {
+    let follow = if relative.is_empty() { OFlags::empty() } else { OFlags::NOFOLLOW };
+    // Without NONBLOCK, opening a fifo that has taken the file's place would wait forever.
+    let flags = follow | OFlags::NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is no longer a file")),
+    }
+}
+
+/// How far a server's clock may be behind ours, in seconds.
+const REMOTE_SKEW: i64 = 60;
+
+/// Whether the file's stamps come from this machine's clock.
+fn is_local(file: &File) -> bool {
+    // linux/magic.h: ext, btrfs, xfs, tmpfs, overlayfs, f2fs, bcachefs; zfs (2fc12fc1).
+    const LOCAL: [u64; 8] =
+        [0xef53, 0x9123_683e, 0x5846_5342, 0x0102_1994, 0x794c_7630, 0xf2f5_2010, 0xca45_1a4e, 0x2fc1_2fc1];
+    rustix::fs::fstatfs(file).is_ok_and(|system| LOCAL.contains(&(system.f_type as u64)))
+}
+
+/// The clock that the kernel stamps files with: it lags a few milliseconds behind the precise one.
+fn now() -> Time {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    Time { seconds: now.tv_sec, nanos: now.tv_nsec as u32 }
+}
+
+/// The user's import cannot be had.
+fn broken(doing: &str, path: &Path, error: &io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => Error::Build(format!("{} does not exist", path.display())),
+        _ => Error::Build(format!("cannot {doing} {}: {error}", path.display())),
+    }
+}

@@ -1,0 +1,130 @@
+//! Walking a host tree: every name with what lstat says, sorted as listings are. Opens directories, never files.
+
+use std::fs::{self, DirEntry, Metadata};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::broken;
+use super::filter::{Filter, Own};
+use super::stat_list::Stamp;
+use crate::error::{Error, Result};
+use crate::listing::{join, split};
+
+/// A name in a tree.
+pub(super) struct Seen {
+    /// Relative to the root, whose own path is empty.
+    pub path: Vec<u8>,
+    /// What stands there.
+    pub found: Found,
+}
+
+/// What the walk can say of a name.
+pub(super) enum Found {
+    Directory,
+    File { executable: bool, stamp: Stamp },
+    Symlink { target: Vec<u8> },
+}
+
+impl Seen {
+    /// Where it is.
+    pub fn below(&self, root: &Path) -> PathBuf {
+        below(root, &self.path)
+    }
+}
+
+/// `root/relative`; the root itself without a slash behind it.
+pub(super) fn below(root: &Path, relative: &[u8]) -> PathBuf {
+    match relative.is_empty() {
+        true => root.to_path_buf(),
+        false => root.join(std::ffi::OsStr::from_bytes(relative)),
+    }
+}
+
+/// All that is at and below `root`, in listing order. A link at `root` itself is followed.
+pub(super) fn walk(root: &Path, own: &Own) -> Result<Vec<Seen>> {
+    let metadata = fs::metadata(root).map_err(|error| match fs::read_link(root) {
+        Ok(target) if error.kind() == io::ErrorKind::NotFound => {
+            Error::Build(format!("{} is a link to {}, which does not exist", root.display(), target.display()))
+        }
+        _ => broken("look at", root, &error),
+    })?;
+    if !metadata.is_dir() {
+        return Ok(vec![Seen { path: vec![], found: found(root, &metadata)? }]);
+    }
+    let filter = Filter::new(root, own)?;
+    if filter.is_own(b"", &metadata) {
+        return Err(Error::Build(format!("{} is stacker's own directory", root.display())));
+    }
+    let mut seen = vec![Seen { path: vec![], found: Found::Directory }];
+    seen.extend(directory(root, &[], &filter)?);
+    Ok(seen)
+}
+
+/// What is below one directory. Its descriptor is closed before the walk goes deeper: deep trees do not run out.
+fn directory(root: &Path, relative: &[u8], filter: &Filter) -> Result<Vec<Seen>> {
+    let place = below(root, relative);
+    let list = || fs::read_dir(&place)?.collect::<io::Result<Vec<DirEntry>>>();
+    let names = list().map_err(|error| broken("list", &place, &error))?;
+    let looked = names.into_par_iter().with_min_len(64).map(|name| look(root, relative, &name, filter));
+    let mut children: Vec<Seen> = looked.filter_map(Result::transpose).collect::<Result<_>>()?;
+    children.sort_unstable_by(|a, b| split(&a.path).1.cmp(split(&b.path).1));
+    let below: Vec<Vec<Seen>> = children
+        .par_iter()
+        .filter(|child| matches!(child.found, Found::Directory))
+        .map(|child| directory(root, &child.path, filter))
+        .collect::<Result<_>>()?;
+    let mut below = below.into_iter();
+    let mut all = Vec::with_capacity(children.len());
+    for child in children {
+        let is_directory = matches!(child.found, Found::Directory);
+        all.push(child);
+        if is_directory {
+            all.extend(below.next().unwrap_or_default());
+        }
+    }
+    Ok(all)
+}
+
+/// One name of a directory; `None` when it is not imported, or has just gone.
+fn look(root: &Path, directory: &[u8], name: &DirEntry, filter: &Filter) -> Result<Option<Seen>> {
+    let path = join(directory, &name.file_name().into_vec());
+    let metadata = match name.metadata() {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(broken("look at", &below(root, &path), &error)),
+    };
+    if filter.is_ignored(&path, metadata.is_dir()) || (metadata.is_dir() && filter.is_own(&path, &metadata)) {
+        return Ok(None);
+    }
+    let found = match metadata.is_dir() {
+        true => Found::Directory,
+        false => found(&below(root, &path), &metadata)?,
+    };
+    Ok(Some(Seen { path, found }))
+}
+
+fn found(path: &Path, metadata: &Metadata) -> Result<Found> {
+    let kind = metadata.file_type();
+    let special = match () {
+        _ if kind.is_file() => {
+            return Ok(Found::File { executable: is_executable(metadata), stamp: Stamp::of(metadata) });
+        }
+        _ if kind.is_symlink() => {
+            let target = fs::read_link(path).map_err(|error| broken("read the link", path, &error))?;
+            return Ok(Found::Symlink { target: target.into_os_string().into_vec() });
+        }
+        _ if kind.is_fifo() => "a fifo",
+        _ if kind.is_socket() => "a socket",
+        _ => "a device",
+    };
+    Err(Error::Build(format!("cannot import {}: it is {special}", path.display())))
+}
+
+/// Whether its owner can execute it: all that is kept of a mode.
+pub(super) fn is_executable(metadata: &Metadata) -> bool {
+    metadata.mode() & 0o100 != 0
+}

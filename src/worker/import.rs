@@ -1,0 +1,110 @@
+//! `dest` imports: a staged tree becomes a layer of its own.
+
+use std::fs;
+use std::path::Path;
+
+use crate::digest::Chain;
+use crate::listing::{Entry, Kind, Time, View, join, scratch_root};
+use crate::seal::delta::{dress, within};
+use crate::seal::failure::{library, machine};
+use crate::seal::{Times, dress_root, seal};
+
+use super::message::{Failure, Sealed};
+use super::{Files, Worker, failed, keep_delta, new_draft, staged, trash};
+
+impl Worker<'_> {
+    /// Moves the staged tree to its place in a fresh upper and seals that. Directories that the base has already keep
+    /// their mode, owner and attributes: importing into `/tmp` does not close it.
+    pub(super) fn import(
+        &self,
+        parent: &Chain,
+        name: &str,
+        dest: &[u8],
+        time: i64,
+        draft: &str,
+        files: &mut Files,
+    ) -> Result<Sealed, Failure> {
+        let mut listing = files.next_file()?;
+        let lower = self.stack(parent)?;
+        let draft = new_draft(draft)?;
+        let upper = draft.join("u");
+        let root = lower.lookup(b"").map_err(|error| library("read listings", error))?;
+        let source = staged(name);
+        if dest.is_empty() {
+            fs::remove_dir(&upper).map_err(|error| failed("remove", &upper, error))?;
+            fs::rename(&source, &upper).map_err(|error| failed("rename", &source, error))?;
+            dress_root(&upper, root.as_ref())?;
+            keep_known(&upper, b"", &lower.root())?;
+        } else {
+            dress_root(&upper, root.as_ref())?;
+            let place = place(&upper, dest, &lower.root(), time)?;
+            fs::rename(&source, within(&upper, dest)).map_err(|error| machine("import", dest, error))?;
+            let known = place.filter(|view| view.exists());
+            if let Some(view) = known {
+                keep_itself(&upper, dest, &view)?;
+                keep_known(&upper, dest, &view)?;
+            }
+        }
+        trash::remove(&[format!("imports/{name}")])?;
+        let sealed = seal(&upper, &lower, Times::All(time), &mut listing)?;
+        keep_delta(&draft, parent.id(), &sealed)?;
+        Ok(sealed)
+    }
+}
+
+/// Makes the directories that lead to `dest`, as they are in the base; the directory of the base at `dest` itself.
+fn place<'a>(upper: &Path, dest: &[u8], root: &View<'a>, time: i64) -> Result<Option<View<'a>>, Failure> {
+    let mut view = root.clone();
+    let mut path = Vec::new();
+    let names: Vec<&[u8]> = dest.split(|&byte| byte == b'/').collect();
+    for (index, name) in names.iter().enumerate() {
+        path = join(&path, name);
+        view = view.directory(name).map_err(|error| library("read listings", error))?;
+        if index + 1 == names.len() {
+            break;
+        }
+        let full = within(upper, &path);
+        fs::create_dir(&full).map_err(|error| machine("create", &path, error))?;
+        let known = view.itself().map_err(|error| library("read listings", error))?.map(|lower| lower.entry);
+        let entry = known.unwrap_or(Entry { mtime: Time::from_seconds(time), path: path.clone(), ..scratch_root() });
+        dress(&full, &entry).map_err(|error| machine("prepare", &path, error))?;
+    }
+    Ok(Some(view))
+}
+
+/// A directory of the upper that the base has too gets the base's looks.
+fn keep_itself(upper: &Path, path: &[u8], view: &View) -> Result<(), Failure> {
+    let full = within(upper, path);
+    if !full.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+        return Ok(());
+    }
+    match view.itself().map_err(|error| library("read listings", error))?.map(|lower| lower.entry) {
+        Some(entry) if matches!(entry.kind, Kind::Directory { .. }) => {
+            dress(&full, &entry).map_err(|error| machine("prepare", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The same for all directories below.
+fn keep_known(upper: &Path, path: &[u8], view: &View) -> Result<(), Failure> {
+    let full = within(upper, path);
+    if !full.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+        return Ok(());
+    }
+    for item in fs::read_dir(&full).map_err(|error| machine("read", path, error))? {
+        use std::os::unix::ffi::OsStrExt;
+        let item = item.map_err(|error| machine("read", path, error))?;
+        if !item.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        let name = item.file_name();
+        let below = view.directory(name.as_bytes()).map_err(|error| library("read listings", error))?;
+        if below.exists() {
+            let child = join(path, name.as_bytes());
+            keep_itself(upper, &child, &below)?;
+            keep_known(upper, &child, &below)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! Layers from tars, and tars from layers.
+
+use std::io;
+
+use crate::compress::{Encoder, decoder};
+use crate::digest::{BlobDigest, Chain, ChainId, DiffId};
+use crate::place;
+use crate::seal::failure::{library, machine, users};
+use crate::seal::{seal_unpacked, tar};
+use crate::unpack::{Whiteouts, unpack, unpack_onto};
+
+use super::hashed::Hashed;
+use super::message::{Answer, Compression, Failure, Sealed};
+use super::{Files, Worker, keep_delta, new_draft};
+
+impl Worker<'_> {
+    /// A layer of an image: both its digests are checked before it gets its place.
+    pub(super) fn unpack_layer(
+        &self,
+        parent: &Chain,
+        diff_id: DiffId,
+        blob: BlobDigest,
+        draft: &str,
+        files: &mut Files,
+    ) -> Result<Sealed, Failure> {
+        let (source, mut listing) = (files.next_file()?, files.next_file()?);
+        let lower = self.stack(parent)?;
+        let draft = new_draft(draft)?;
+        let read = |error| machine("read the blob of", b"", error);
+        let mut raw = Hashed::new(source);
+        let (decoder, _) = decoder(&mut raw).map_err(read)?;
+        let mut plain = Hashed::new(decoder);
+        let warnings = unpack_onto(&mut plain, &draft.join("u"), Whiteouts::Oci, &lower);
+        let drained = io::copy(&mut plain, &mut io::sink());
+        let found = DiffId(plain.finish().0);
+        let rest = io::copy(&mut raw, &mut io::sink());
+        let found_blob = BlobDigest(raw.finish().0);
+        // Damage explains every other failure.
+        rest.map_err(read)?;
+        if found_blob != blob {
+            return Err(users(
+                "unpack",
+                b"",
+                format!("the blob {blob} is damaged: its bytes have digest {found_blob}"),
+            ));
+        }
+        let warnings = warnings?;
+        drained.map_err(read)?;
+        if found != diff_id {
+            return Err(users(
+                "unpack",
+                b"",
+                format!("the layer {blob} is not what its image says: its diff id is {found}, not {diff_id}"),
+            ));
+        }
+        let mut sealed = seal_unpacked(&draft.join("u"), Some(diff_id), &mut listing)?;
+        sealed.warnings.splice(0..0, warnings);
+        keep_delta(&draft, parent.id(), &sealed)?;
+        Ok(sealed)
+    }
+
+    /// A tar base becomes a layer of its own, with our tar of it.
+    pub(super) fn unpack_tar(&self, draft: &str, files: &mut Files) -> Result<Sealed, Failure> {
+        let (source, mut listing) = (files.next_file()?, files.next_file()?);
+        let draft = new_draft(draft)?;
+        let (decoder, _) = decoder(source).map_err(|error| machine("read the tar of", b"", error))?;
+        let warnings = unpack(decoder, &draft.join("u"), Whiteouts::Literal)?;
+        let mut sealed = seal_unpacked(&draft.join("u"), None, &mut listing)?;
+        sealed.warnings.splice(0..0, warnings);
+        keep_delta(&draft, ChainId::SCRATCH, &sealed)?;
+        Ok(sealed)
+    }
+
+    /// The blob of the topmost layer.
+    pub(super) fn pack(&self, chain: &Chain, compression: Compression, files: &mut Files) -> Result<Answer, Failure> {
+        let out = files.next_file()?;
+        let Some(top) = chain.0.last() else { return Err(users("pack", b"", "there is no layer")) };
+        let written = |error| machine("write the blob of", b"", error);
+        let mut encoder = Encoder::new(compression, Hashed::new(out)).map_err(written)?;
+        let mut plain = Hashed::new(&mut encoder);
+        let listing = self.listing(top)?;
+        tar::write(&listing, &place::delta(&chain.id()), &mut plain)
+            .map_err(|error| library("write the layer tar", error))?;
+        let diff_id = DiffId(plain.finish().0);
+        let (blob, size) = encoder.finish().map_err(written)?.finish();
+        Ok(Answer::Packed { blob: BlobDigest(blob), size, diff_id })
+    }
+}

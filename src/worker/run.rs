@@ -1,0 +1,51 @@
+//! Running a script on its base and sealing what it changed.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use crate::listing::Stack;
+use crate::seal::delta::{mtime, stat};
+use crate::seal::failure::library;
+use crate::seal::{Times, dress_root, seal};
+
+use super::message::{Answer, Failure, RunJob};
+use super::sandbox::{self, Sandbox};
+use super::{Files, Worker, failed, keep_delta, new_draft, staged};
+
+impl Worker<'_> {
+    /// The draft of a script that fails stays, for a person to look into.
+    pub(super) fn run(&self, job: RunJob, files: &mut Files) -> Result<Answer, Failure> {
+        let (output, mut listing) = (files.next()?, files.next_file()?);
+        let lower = self.stack(&job.parent)?;
+        let draft = new_draft(&job.draft)?;
+        let upper = draft.join("u");
+        // The file system's clock, which is the one that stamps what the script writes.
+        let upper_made = mtime(&stat(&upper).map_err(|error| failed("stat", &upper, error))?);
+        let root = lower.lookup(b"").map_err(|error| library("read listings", error))?;
+        dress_root(&upper, root.as_ref())?;
+        let code = self.in_sandbox(&job, &draft, &lower, output)?;
+        if code != 0 {
+            return Ok(Answer::RunFailed { code });
+        }
+        let times = Times::Clamp { newest: job.newest, time: job.time, upper_made };
+        let sealed = seal(&upper, &lower, times, &mut listing)?;
+        keep_delta(&draft, job.parent.id(), &sealed)?;
+        Ok(Answer::Sealed(sealed))
+    }
+
+    fn in_sandbox(&self, job: &RunJob, draft: &std::path::Path, base: &Stack, output: OwnedFd) -> Result<i32, Failure> {
+        let mounts: Vec<(String, PathBuf)> =
+            job.mounts.iter().map(|(place, name)| (place.clone(), staged(name))).collect();
+        sandbox::run(Sandbox {
+            layer: &job.layer,
+            script: &job.script,
+            environment: &job.environment,
+            lowers: &self.lowers(&job.parent),
+            draft,
+            mounts: &mounts,
+            network: job.network,
+            base,
+            output,
+        })
+    }
+}
