@@ -531,6 +531,7 @@ fn what_overlayfs_leaves_is_understood() {
     let mut shown: Vec<Vec<u8>> = run(&again).split_terminator('\0').map(|name| name.as_bytes().to_vec()).collect();
     image.listings.push(layer.text.clone());
     let mut listed: Vec<_> = image.stack().subtree(b"").unwrap().into_iter().map(|entry| entry.path).collect();
-    (shown.sort(), listed.sort());
+    shown.sort();
+    listed.sort();
     assert_eq!(shown, listed);
 }

@@ -19,8 +19,8 @@ pub fn root(name: &str) -> bool {
     let probe = unshare("true", &[]);
     if !probe.status.success() {
         let why = String::from_utf8_lossy(&probe.stderr).into_owned();
-        assert!(std::env::var_os("STACKER_TEST_ALLOW_SKIP").is_some(), "no user namespace with subordinate ids: {why}");
-        eprintln!("skipped {name}: {why}");
+        assert!(std::env::var_os(super::ALLOW_SKIP).is_some(), "no user namespace with subordinate ids: {why}");
+        eprintln!("SKIPPED {name}: {why}");
         return false;
     }
     let program = std::env::current_exe().expect("a test program knows its path");
