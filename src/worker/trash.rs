@@ -3,11 +3,15 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Component, Path};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
 
 use crate::seal::failure::users;
 
 use super::failed;
 use super::message::Failure;
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// Removes directories beneath the roots directory; those that are not there are no error. Each gets out of the way at
 /// once, and is then taken apart in the trash.
@@ -19,8 +23,7 @@ pub fn remove(paths: &[String]) -> Result<(), Failure> {
         }
         let mut place = path.to_path_buf();
         if !path.starts_with("trash") {
-            place = Path::new("trash")
-                .join(path.to_string_lossy().replace('/', "-") + "-" + &std::process::id().to_string());
+            place = Path::new("trash").join(unique());
             match fs::rename(path, &place) {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 other => other.map_err(|error| failed("rename", path, error))?,
@@ -35,4 +38,10 @@ pub fn remove(paths: &[String]) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// A name that no other worker, dead ones included, gives: its process id may come again, but not at that moment.
+pub(super) fn unique() -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("{:x}-{}-{}", now.as_nanos(), std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }

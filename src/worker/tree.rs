@@ -21,7 +21,7 @@ impl Worker<'_> {
         if target.exists() {
             return Ok(());
         }
-        let draft = new_draft(&format!("t{}", std::process::id()))?;
+        let draft = new_draft(&trash::unique())?;
         let merged = draft.join("u");
         for layer in self.lowers(chain).iter().rev() {
             let mut copies = HashMap::new();
