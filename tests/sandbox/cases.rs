@@ -143,8 +143,10 @@ fn network_host_has_the_hosts_names() {
     }
     let interfaces = Site::new().run("ls /sys/class/net | xargs").printed().to_owned();
     assert_eq!(interfaces, sh("ls /sys/class/net | xargs"));
-    let ran = Site::new().run("touch /sys/kernel/x; for d in $(cut -d ' ' -f 5 /proc/self/mountinfo | grep ^/sys); do
-        touch $d/x 2>/dev/null && echo writable $d; done; true");
+    let ran = Site::new().run(
+        "touch /sys/kernel/x; for d in $(cut -d ' ' -f 5 /proc/self/mountinfo | grep ^/sys); do
+        touch $d/x 2>/dev/null && echo writable $d; done; true",
+    );
     assert!(!ran.log.contains("writable"), "{}", ran.log);
 }
 
@@ -268,7 +270,10 @@ fn missing_interpreter_is_named() {
 
     let mut site = Site::new();
     fs::write(site.path("trees/base/bin/tool"), "no program").unwrap();
-    assert_eq!(site.run("#!/bin/tool\n").failure().message, "cannot run the script: /bin/tool in the base is not executable");
+    assert_eq!(
+        site.run("#!/bin/tool\n").failure().message,
+        "cannot run the script: /bin/tool in the base is not executable"
+    );
     let mut site = Site::new();
     fs::write(site.path("trees/base/bin/tool"), "no program").unwrap();
     sh(&format!("chmod 755 {}", site.path("trees/base/bin/tool").display()));
@@ -315,7 +320,9 @@ fn links_at_mount_points_are_followed() {
     symlink("../run/systemd/resolve/stub-resolv.conf", base.join("etc/resolv.conf")).unwrap();
     symlink("/var/etc/hosts", base.join("etc/hosts")).unwrap();
     fs::write(base.join("var/etc/hosts"), "the base's").unwrap();
-    let ran = site.run("cat /run/systemd/resolve/stub-resolv.conf /etc/resolv.conf; grep -c stacker /var/etc/hosts; touch /etc/x");
+    let ran = site.run(
+        "cat /run/systemd/resolve/stub-resolv.conf /etc/resolv.conf; grep -c stacker /var/etc/hosts; touch /etc/x",
+    );
     let servers = fs::read_to_string("/etc/resolv.conf").unwrap();
     assert_eq!(ran.printed(), format!("{servers}{servers}1"));
     assert_eq!(site.upper_names(), "etc etc/x");
@@ -335,7 +342,8 @@ fn mount_points_that_the_base_removed() {
         delta.display()
     ));
     site.job.lowers.insert(0, "deltas/d".into());
-    let ran = site.run("grep -c stacker /etc/hosts; ls -d /proc/1; ls /etc | xargs; stat -c '%a %Y' /etc; chmod 4755 /bin");
+    let ran =
+        site.run("grep -c stacker /etc/hosts; ls -d /proc/1; ls /etc | xargs; stat -c '%a %Y' /etc; chmod 4755 /bin");
     assert_eq!(ran.printed(), "1\n/proc/1\nhosts kept resolv.conf\n750 5000");
     assert_eq!(site.upper_names(), "bin");
 
@@ -344,7 +352,8 @@ fn mount_points_that_the_base_removed() {
     sh(&format!("rm -rf {}", again.path("drafts/one").display()));
     again.run("chgrp 5 /etc").printed();
     assert_eq!(again.upper_names(), "etc");
-    let note = sh(&format!("stat -c '%a %Y' {0}; getfattr -n user.note --only-values {0}", again.upper("etc").display()));
+    let note =
+        sh(&format!("stat -c '%a %Y' {0}; getfattr -n user.note --only-values {0}", again.upper("etc").display()));
     assert_eq!(note, "750 5000\nx");
 }
 

@@ -92,13 +92,7 @@ fn leave(life: impl FnOnce() -> i32) -> ! {
 }
 
 /// The process between: starts PID 1 in a new pid namespace and ends with it.
-fn wait_for_init(
-    sandbox: Sandbox,
-    ground: &Ground,
-    program: &Program,
-    orders: PipeReader,
-    report: PipeWriter,
-) -> i32 {
+fn wait_for_init(sandbox: Sandbox, ground: &Ground, program: &Program, orders: PipeReader, report: PipeWriter) -> i32 {
     sys::close_except(&[orders.as_raw_fd(), report.as_raw_fd(), sandbox.output.as_raw_fd()]);
     let forked = prctl::set_pdeathsig(Signal::SIGKILL)
         .during("follow the worker's death")
