@@ -25,7 +25,7 @@ pub struct Run {
     pub stdout: String,
     pub stderr: String,
     what: String,
-    metadata: PathBuf,
+    metadata: Option<Vec<u8>>,
 }
 
 /// Runs a test as the user who runs the tests and, if that is root, as an ordinary user too.
@@ -108,6 +108,7 @@ impl Space {
 
     /// Runs the program by a command that runs what follows it.
     pub fn stacker_under(&self, wrapper: &[&str], arguments: &[&str]) -> Run {
+        let _ = fs::remove_file(self.metadata_file());
         let output = self.command_under(wrapper, arguments).output().unwrap();
         self.run_of(arguments, output)
     }
@@ -146,7 +147,8 @@ impl Space {
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
             what: format!("stacker {} (as {}, in {})", arguments.join(" "), self.identity, self.directory.display()),
-            metadata: self.metadata_file(),
+            // The next run will write it anew.
+            metadata: fs::read(self.metadata_file()).ok(),
         }
     }
 
@@ -223,8 +225,8 @@ impl Run {
     /// What `--metadata-file` tells.
     #[track_caller]
     pub fn metadata(&self) -> Metadata {
-        let text = fs::read(&self.metadata).unwrap_or_else(|error| panic!("no metadata ({error}) from {self}"));
-        serde_json::from_slice(&text).unwrap_or_else(|error| panic!("bad metadata ({error}) from {self}"))
+        let text = self.metadata.as_ref().unwrap_or_else(|| panic!("no metadata from {self}"));
+        serde_json::from_slice(text).unwrap_or_else(|error| panic!("bad metadata ({error}) from {self}"))
     }
 
     #[track_caller]
