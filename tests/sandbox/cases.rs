@@ -187,7 +187,7 @@ fn left_over_server_is_ended() {
     let script = "sleep 4321 & (setsid sh -c 'trap \"echo bye > /bye; exit\" TERM; echo x > /up; while :; do sleep 0.01; done' &)
         while ! test -e /up; do :; done; exit 3";
     assert_eq!(site.run(script).code(), 3);
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     assert!(!running("sleep 4321"));
     assert_eq!(site.upper_names(), "bye up", "it had time to clean up");
 }
@@ -197,7 +197,7 @@ fn stubborn_server_is_killed() {
     let start = Instant::now();
     site.run("(trap '' TERM; sleep 4322) & sleep 0.1").printed();
     let took = start.elapsed();
-    assert!(took > Duration::from_millis(500) && took < Duration::from_secs(3), "{took:?}");
+    assert!(took > Duration::from_millis(500) && took < Duration::from_secs(5), "{took:?}");
     assert!(!running("sleep 4322"));
 }
 
