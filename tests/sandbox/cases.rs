@@ -31,6 +31,7 @@ pub const ALL: &[(&str, fn())] = &[
     ("init_is_out_of_reach", init_is_out_of_reach),
     ("missing_interpreter_is_named", missing_interpreter_is_named),
     ("owners_modes_and_nodes", owners_modes_and_nodes),
+    ("file_capabilities", file_capabilities),
     ("file_at_a_mount_point_is_the_users_fault", file_at_a_mount_point_is_the_users_fault),
     ("links_at_mount_points_are_followed", links_at_mount_points_are_followed),
     ("mount_points_that_the_base_removed", mount_points_that_the_base_removed),
@@ -110,9 +111,8 @@ fn devices_work() {
     let words: Vec<&str> = printed.split_whitespace().collect();
     let devices = "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero";
     assert_eq!(words.join(" "), format!("4 4 x y full {devices}"));
-    // The script can open a terminal.
-    let ran = Site::new().run("script -qc 'tty' /dev/null </dev/null");
-    assert!(ran.log.contains("/dev/pts/0"), "{}", ran.log);
+    // The script can open a terminal, and sees nobody else's.
+    assert_eq!(Site::new().run("exec 5<>/dev/ptmx; ls /dev/pts | xargs").printed(), "0 ptmx");
 }
 
 fn network_none_has_loopback_only() {
@@ -143,8 +143,10 @@ fn network_host_has_the_hosts_names() {
     }
     let interfaces = Site::new().run("ls /sys/class/net | xargs").printed().to_owned();
     assert_eq!(interfaces, sh("ls /sys/class/net | xargs"));
-    let ran = Site::new().run("touch /sys/kernel/x; for d in $(cut -d ' ' -f 5 /proc/self/mountinfo | grep ^/sys); do
-        touch $d/x 2>/dev/null && echo writable $d; done; true");
+    let ran = Site::new().run(
+        "touch /sys/kernel/x; for d in $(cut -d ' ' -f 5 /proc/self/mountinfo | grep ^/sys); do
+        touch $d/x 2>/dev/null && echo writable $d; done; true",
+    );
     assert!(!ran.log.contains("writable"), "{}", ran.log);
 }
 
@@ -268,7 +270,10 @@ fn missing_interpreter_is_named() {
 
     let mut site = Site::new();
     fs::write(site.path("trees/base/bin/tool"), "no program").unwrap();
-    assert_eq!(site.run("#!/bin/tool\n").failure().message, "cannot run the script: /bin/tool in the base is not executable");
+    assert_eq!(
+        site.run("#!/bin/tool\n").failure().message,
+        "cannot run the script: /bin/tool in the base is not executable"
+    );
     let mut site = Site::new();
     fs::write(site.path("trees/base/bin/tool"), "no program").unwrap();
     sh(&format!("chmod 755 {}", site.path("trees/base/bin/tool").display()));
@@ -298,6 +303,21 @@ fn owners_modes_and_nodes() {
     assert_eq!(site.run(script).printed(), "1000\n0");
 }
 
+fn file_capabilities() {
+    let mut site = Site::new();
+    sh(&format!(
+        "for f in $(command -v setcap) $(command -v getcap) $(ldd $(command -v setcap) | grep -o '/[^ ]*'); do
+            cp --parents -L $f {0}; done
+        mkdir -p {0}/lib64; cp -L /lib64/ld-* {0}/lib64 2>/dev/null || true",
+        site.path("trees/base").display()
+    ));
+    site.job.environment.insert("PATH".into(), "/bin:/sbin:/usr/bin:/usr/sbin".into());
+    let script = "echo x > /tool; setcap cap_net_raw+ep /tool; getcap /tool; setcap cap_chown+ep /bin/busybox; getcap /bin/busybox";
+    assert_eq!(site.run(script).printed(), "/tool cap_net_raw=ep\n/bin/busybox cap_chown=ep");
+    // In the namespace of its root it is an ordinary capability; seen from here it is bound to that root.
+    assert!(sh(&format!("getcap -n {}", site.upper("tool").display())).contains("cap_net_raw=ep [rootid=2000000000]"));
+}
+
 fn file_at_a_mount_point_is_the_users_fault() {
     let mut site = Site::new();
     fs::write(site.path("trees/base/dev"), "").unwrap();
@@ -315,7 +335,9 @@ fn links_at_mount_points_are_followed() {
     symlink("../run/systemd/resolve/stub-resolv.conf", base.join("etc/resolv.conf")).unwrap();
     symlink("/var/etc/hosts", base.join("etc/hosts")).unwrap();
     fs::write(base.join("var/etc/hosts"), "the base's").unwrap();
-    let ran = site.run("cat /run/systemd/resolve/stub-resolv.conf /etc/resolv.conf; grep -c stacker /var/etc/hosts; touch /etc/x");
+    let ran = site.run(
+        "cat /run/systemd/resolve/stub-resolv.conf /etc/resolv.conf; grep -c stacker /var/etc/hosts; touch /etc/x",
+    );
     let servers = fs::read_to_string("/etc/resolv.conf").unwrap();
     assert_eq!(ran.printed(), format!("{servers}{servers}1"));
     assert_eq!(site.upper_names(), "etc etc/x");
@@ -335,7 +357,8 @@ fn mount_points_that_the_base_removed() {
         delta.display()
     ));
     site.job.lowers.insert(0, "deltas/d".into());
-    let ran = site.run("grep -c stacker /etc/hosts; ls -d /proc/1; ls /etc | xargs; stat -c '%a %Y' /etc; chmod 4755 /bin");
+    let ran =
+        site.run("grep -c stacker /etc/hosts; ls -d /proc/1; ls /etc | xargs; stat -c '%a %Y' /etc; chmod 4755 /bin");
     assert_eq!(ran.printed(), "1\n/proc/1\nhosts kept resolv.conf\n750 5000");
     assert_eq!(site.upper_names(), "bin");
 
@@ -344,7 +367,8 @@ fn mount_points_that_the_base_removed() {
     sh(&format!("rm -rf {}", again.path("drafts/one").display()));
     again.run("chgrp 5 /etc").printed();
     assert_eq!(again.upper_names(), "etc");
-    let note = sh(&format!("stat -c '%a %Y' {0}; getfattr -n user.note --only-values {0}", again.upper("etc").display()));
+    let note =
+        sh(&format!("stat -c '%a %Y' {0}; getfattr -n user.note --only-values {0}", again.upper("etc").display()));
     assert_eq!(note, "750 5000\nx");
 }
 

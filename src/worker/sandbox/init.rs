@@ -67,10 +67,8 @@ fn become_init(sandbox: &Sandbox) -> Result<(), Failure> {
     // A nicety: where it fails, the sandbox runs untitled.
     let _ = sys::set_command_line(&title);
     let _ = CString::new(title).map(|title| prctl::set_name(&title));
-    let mut namespaces = CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWCGROUP;
+    let mut namespaces =
+        CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWCGROUP;
     if sandbox.network == Network::None {
         // For a sysfs that shows nothing of the host's; the script gets yet another one, over which it has power.
         namespaces |= CloneFlags::CLONE_NEWNET;
@@ -128,7 +126,9 @@ impl Family {
     fn wait(&mut self) -> Result<(), Failure> {
         let timeout = match self.deadline {
             None => PollTimeout::NONE,
-            Some(deadline) => deadline.saturating_duration_since(Instant::now()).try_into().unwrap_or(PollTimeout::ZERO),
+            Some(deadline) => {
+                deadline.saturating_duration_since(Instant::now()).try_into().unwrap_or(PollTimeout::ZERO)
+            }
         };
         let mut events = [
             PollFd::new(self.orders.as_fd(), PollFlags::POLLIN),

@@ -88,32 +88,16 @@ impl Program {
         &self,
         output: &OwnedFd,
         network: Network,
-        mut go: PipeReader,
+        go: PipeReader,
         failure: &mut PipeWriter,
     ) -> Result<std::convert::Infallible, Failure> {
-        let mut namespaces = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS;
-        if network == Network::None {
-            namespaces |= CloneFlags::CLONE_NEWNET;
-        }
-        unshare(namespaces).during("unshare the script's namespaces")?;
-        failure.write_all(b"\n").during("ask for the id map")?;
-        go.read_to_end(&mut Vec::new()).during("wait for the id map")?;
-        nix::unistd::setgroups(&[]).during("leave groups")?;
-        nix::unistd::setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0)).during("become group 0")?;
-        nix::unistd::setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).during("become user 0")?;
-        if network == Network::None {
-            loopback::bring_up().during("bring up the loopback interface")?;
-        }
+        enter_namespaces(network, go, failure)?;
         nix::unistd::setsid().during("start a session")?;
         umask(Mode::from_bits_truncate(0o022));
         for (resource, soft, hard) in LIMITS {
             limit(resource, soft, hard).during("set resource limits")?;
         }
-        // Without keys in the kernel, or where a filter forbids them, there is nothing to inherit.
-        match sys::fresh_session_keyring().map_err(|error| error.raw_os_error().map(Errno::from_raw)) {
-            Ok(()) | Err(Some(Errno::ENOSYS | Errno::EPERM | Errno::EACCES)) => {}
-            Err(error) => return Err(error.unwrap_or(Errno::EINVAL)).during("start a session keyring"),
-        }
+        leave_keyring().during("start a session keyring")?;
         let null = File::open("/dev/null").during("open /dev/null")?;
         nix::unistd::dup2_stdin(&null).during("redirect the input")?;
         nix::unistd::dup2_stdout(output).during("redirect the output")?;
@@ -144,6 +128,32 @@ impl Program {
     fn failure(&self, error: Errno, why: String) -> Failure {
         let message = format!("cannot run the script: {why}");
         Failure { step: "run the script".into(), errno: Some(error as i32), message, users: true }
+    }
+}
+
+/// Becomes user 0 of a nested user namespace. It asks on `failure` for the id map, and waits on `go` until it has one.
+fn enter_namespaces(network: Network, mut go: PipeReader, failure: &mut PipeWriter) -> Result<(), Failure> {
+    let mut namespaces = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS;
+    if network == Network::None {
+        namespaces |= CloneFlags::CLONE_NEWNET;
+    }
+    unshare(namespaces).during("unshare the script's namespaces")?;
+    failure.write_all(b"\n").during("ask for the id map")?;
+    go.read_to_end(&mut Vec::new()).during("wait for the id map")?;
+    nix::unistd::setgroups(&[]).during("leave groups")?;
+    nix::unistd::setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0)).during("become group 0")?;
+    nix::unistd::setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).during("become user 0")?;
+    if network == Network::None {
+        loopback::bring_up().during("bring up the loopback interface")?;
+    }
+    Ok(())
+}
+
+/// Without keys in the kernel, or where a filter forbids them, there is nothing to inherit.
+fn leave_keyring() -> io::Result<()> {
+    match sys::fresh_session_keyring() {
+        Err(error) if matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::ENOSYS | Errno::EPERM)) => Ok(()),
+        other => other,
     }
 }
 
