@@ -191,7 +191,12 @@ fn in_sandbox(site: &Site, node: &Node, run: &Run, job: RunJob) -> Result<StepEn
     let (output, input) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at("make a pipe for", &path)?;
     let listing = site.tmp_file()?;
     let listing_copy = listing.as_file().try_clone().at("duplicate", listing.path())?;
-    site.ready()?;
+    let (uid, gid) = site.ready()?.root;
+    if rustix::process::geteuid().is_root() {
+        // Opening a pipe anew asks who owns it: `echo > /dev/stderr` must work.
+        let owner = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+        rustix::fs::fchown(&input, Some(owner.0), Some(owner.1)).at("chown the pipe for", &path)?;
+    }
     let pending = site.holder.submit(Job::Run(Box::new(job)), vec![input, listing_copy.into()])?;
     let last = follow(site, node, File::from(output), &mut log).at("write", &path)?;
     match pending.wait()? {
