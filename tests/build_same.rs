@@ -125,24 +125,6 @@ fn kills_at_any_moment_do_no_harm() {
 }
 
 #[test]
-#[ignore = "drafts of unpacking and importing, and trash, that a killed build left are not removed yet"]
-fn what_killed_builds_left_is_removed() {
-    let space = Space::new();
-    prepare(&space);
-    for attempt in 0..10 {
-        let mut child = space.command(&["build"]).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(50 + attempt * 20));
-        child.kill().unwrap();
-        child.wait_with_output().unwrap();
-    }
-    space.build(&[]);
-    for directory in ["drafts", "trash"] {
-        let left = std::fs::read_dir(space.roots_dir().join(directory)).unwrap().count();
-        assert_eq!(left, 0, "in {directory}");
-    }
-}
-
-#[test]
 fn two_builds_at_once_share_the_work() {
     for_each_identity(|space| {
         space.stackerfile(
