@@ -74,7 +74,10 @@ fn unpack(site: &Site, node: &Node) -> Result<StepEnd> {
     };
     let tar = File::open(path).at("open", path)?;
     let job = Job::UnpackTar { draft: site.unique() };
-    sealed(site, node, |listing| site.job(job, vec![tar.into(), listing]))
+    sealed(site, node, |listing| site.job(job, vec![tar.into(), listing])).map_err(|error| match error {
+        Error::Build(message) => Error::Build(format!("{}: {message}", path.display())),
+        other => other,
+    })
 }
 
 fn import(site: &Site, node: &Node, run: &Run, index: usize, tree: TreeDigest, dest: &str) -> Result<StepEnd> {

@@ -124,8 +124,7 @@ impl Program {
     }
 
     fn failure(&self, error: Errno, why: String) -> Failure {
-        let message = format!("cannot run the script: {why}");
-        Failure { step: "run the script".into(), errno: Some(error as i32), message, users: true }
+        Failure { step: "run the script".into(), errno: Some(error as i32), message: why, users: true }
     }
 }
 
