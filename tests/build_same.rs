@@ -150,3 +150,31 @@ b: {from: {type: built, tag: a}, run: 'sleep 0.5; cat /proc/sys/kernel/random/uu
         space.build(&[]).built(&[]);
     });
 }
+
+#[test]
+fn a_store_that_was_made_half_way_is_completed() {
+    let space = Space::new();
+    prepare(&space);
+    for directory in ["trash", "drafts"] {
+        // As a build leaves it that is killed between making it and giving it away.
+        std::fs::create_dir_all(space.roots_dir().join(directory)).unwrap();
+    }
+    space.build(&[]);
+    space.build(&["--no-cache"]);
+}
+
+#[test]
+fn a_store_of_other_ids_is_refused_and_left_alone() {
+    let space = Space::new();
+    prepare(&space);
+    space.build(&[]);
+    let file = space.roots_dir().join("store.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let mut store: serde_json::Value = serde_json::from_str(&text).unwrap();
+    store["uids"][0][1] = 77.into();
+    std::fs::write(&file, store.to_string()).unwrap();
+    let run = space.stacker(&["build", "--no-cache"]).ends_with(3);
+    run.says("written with other ids");
+    std::fs::write(&file, text).unwrap();
+    space.build(&[]).built(&[]);
+}

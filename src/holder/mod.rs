@@ -17,7 +17,7 @@ mod wire;
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -88,8 +88,9 @@ impl Holder {
         let map = IdMap::choose()?;
         self.ask(wire::UNSHARE, &[])?;
         map.write(self.pid.as_raw() as u32)?;
-        make_roots(&self.roots, map.root())?;
+        // Before any owner is changed: a store of another map is left as it is.
         store::open_identity(&self.roots, &map.uids, &map.gids)?;
+        make_roots(&self.roots, map.root())?;
         let listings = self.stacker.0.join("listings");
         let directories = [open_directory(&self.roots.0)?, open_directory(&listings)?];
         self.ask(wire::ENTER, &directories)?;
@@ -152,12 +153,13 @@ fn make_roots(roots: &RootsDir, root: (u32, u32)) -> Result<()> {
     builder.recursive(true).mode(0o700);
     let directories = std::iter::once(roots.0.clone()).chain(RootsDir::DIRECTORIES.map(|name| roots.0.join(name)));
     for path in directories {
-        if path.is_dir() {
-            continue;
-        }
         builder.create(&path).at("create", &path)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).at("set the mode of", &path)?;
-        if rustix::process::geteuid().is_root() {
+        // A process that was killed may have come as far as making it.
+        let found = fs::metadata(&path).at("stat", &path)?;
+        if found.permissions().mode() & 0o7777 != 0o700 {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).at("set the mode of", &path)?;
+        }
+        if rustix::process::geteuid().is_root() && (found.uid(), found.gid()) != root {
             chown(&path, Some(root.0), Some(root.1)).at("chown", &path)?;
         }
     }

@@ -2,7 +2,9 @@
 //!
 //! A store that was written with another id map would show wrong owners, so it is refused rather than used.
 
+use std::fs::DirBuilder;
 use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -73,6 +75,7 @@ fn create(path: &Path, identity: Identity) -> Result<Identity> {
     let mut text = serde_json::to_vec_pretty(&identity).map_err(std::io::Error::from).at("encode", path)?;
     text.push(b'\n');
     let directory = path.parent().unwrap_or(Path::new("/"));
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).at("create", directory)?;
     crate::record::write_once(directory, path, &text)?;
     Ok(identity)
 }
