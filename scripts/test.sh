@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/setup.sh
 
-install_packages build-essential pkg-config curl ca-certificates uidmap mmdebstrap busybox-static btrfs-progs \
+install_packages build-essential pkg-config curl ca-certificates uidmap mmdebstrap busybox-static btrfs-progs e2fsprogs \
     skopeo umoci runc docker-registry attr acl libcap2-bin jq
 ensure_cargo
 ensure_subordinate_ids
