@@ -2,8 +2,11 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::RawFd;
+use std::ptr;
 
 use memmap2::Mmap;
+use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
 use nix::unistd::{ForkResult, Pid};
 
@@ -14,29 +17,130 @@ pub fn map(file: &File) -> io::Result<Mmap> {
     unsafe { Mmap::map(file) }
 }
 
-/// Which of the two processes that [`fork`] returns in.
+/// Which of the two processes came back from [`fork`].
 pub enum Fork {
-    /// The caller, with the child's id.
+    /// The caller; with the child's id.
     Parent(Pid),
     /// The new process.
     Child,
 }
 
-/// Forks. Only for processes without other threads.
+/// Makes a copy of this process, which must have one thread only; else the call is refused.
 pub fn fork() -> io::Result<Fork> {
-    // SAFETY: a child of a process with several threads may only make async-signal-safe calls. Those who call this (the
-    // main process before it starts anything, the holder, workers before they use rayon, PID 1 of a sandbox) have one.
+    if std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
+        return Err(io::Error::other("a process with several threads must not fork"));
+    }
+    // SAFETY: what makes fork unsafe is a lock (the allocator's, say) that another thread holds at that moment and that
+    // nobody will ever release in the child. There is no other thread.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(Fork::Parent(child)),
         ForkResult::Child => Ok(Fork::Child),
     }
 }
 
+/// Ends this process at once: no exit handlers, no flushing of buffers that a fork copied from its parent.
+pub fn exit(code: i32) -> ! {
+    // SAFETY: `_exit` does not return and touches no memory of this process.
+    unsafe { libc::_exit(code) }
+}
+
+/// Every signal does again what it does by default (Rust's start-up ignores SIGPIPE).
+pub fn default_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL installs no code of ours, so nothing has to be async-signal-safe; the C library refuses
+        // (EINVAL) the signals that it keeps for itself, and SIGKILL and SIGSTOP, which have no other disposition.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
 /// Ignores a signal, or gives it its default action again.
 pub fn set_signal_action(signal: Signal, handler: SigHandler) -> io::Result<()> {
-    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
     debug_assert!(matches!(handler, SigHandler::SigDfl | SigHandler::SigIgn));
+    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
     // SAFETY: no handler function is installed, so nothing runs in the context of a signal.
     unsafe { nix::sys::signal::sigaction(signal, &action) }?;
+    Ok(())
+}
+
+/// Closes all descriptors from 3 on but those in `keep`.
+///
+/// For a fork that leaves by [`exit`] and neither uses nor drops any other descriptor that its copied memory names.
+pub fn close_except(keep: &[RawFd]) {
+    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd > 2).collect();
+    keep.sort_unstable();
+    let mut from = 3;
+    for fd in keep {
+        if fd > from {
+            close_range(from, fd - 1, 0);
+        }
+        from = fd + 1;
+    }
+    close_range(from, u32::MAX, 0);
+}
+
+/// All descriptors from 3 on close at the next exec.
+pub fn close_at_exec() {
+    close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+}
+
+/// Falls back to one call for each descriptor where a filter or a kernel does not let the call through.
+fn close_range(first: u32, last: u32, flags: libc::c_uint) {
+    // SAFETY: takes numbers only. The callers promise that no live owner of a closed descriptor uses it.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) } == 0 {
+        return;
+    }
+    let names = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let open: Vec<RawFd> = names.filter_map(|name| name.file_name().to_str()?.parse().ok()).collect();
+    for fd in open.into_iter().filter(|fd| u32::try_from(*fd).is_ok_and(|fd| (first..=last).contains(&fd))) {
+        // SAFETY: as above; the descriptor of the directory itself is closed already, which is only EBADF.
+        unsafe {
+            if flags == 0 {
+                libc::close(fd);
+            } else {
+                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+            }
+        }
+    }
+}
+
+/// Leaves the session keyring of whoever started this process for a new, empty one.
+pub fn fresh_session_keyring() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_ulong = 1;
+    // SAFETY: the null pointer asks for an anonymous keyring; the kernel reads no memory.
+    match unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, ptr::null::<libc::c_char>()) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// What `ps` shows as this process's command line. It uses up the arguments and the environment that the process
+/// started with: for a fork that asks for neither any more.
+pub fn set_command_line(title: &str) -> io::Result<()> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // The name (field 2) may hold blanks and parentheses: count from its end. Fields 48 to 51 are the two areas.
+    let fields: Vec<usize> = stat
+        .rsplit_once(')')
+        .map(|(_, rest)| rest.split_ascii_whitespace().map(|field| field.parse().unwrap_or(0)).collect())
+        .unwrap_or_default();
+    let &[arguments, arguments_end, environment, environment_end] =
+        fields.get(45..49).unwrap_or_default().first_chunk::<4>().unwrap_or(&[0; 4]);
+    let adjacent = arguments_end == environment && environment_end >= environment;
+    let end = if adjacent { environment_end } else { arguments_end };
+    if arguments == 0 || end < arguments + 2 || arguments_end <= arguments {
+        return Err(io::Error::other("the kernel does not say where the command line is"));
+    }
+    let length = title.len().min(end - arguments - 1);
+    // SAFETY: the kernel names this very process's argument (and, if adjacent, environment) strings: its own writable
+    // stack, mapped for the life of the process, with no Rust object in it. Who reads them (`env::vars`, `getenv`)
+    // finds other bytes, but the last byte stays NUL, so every read ends inside. One thread only: no race.
+    unsafe {
+        let area = ptr::with_exposed_provenance_mut::<u8>(arguments);
+        ptr::write_bytes(area, 0, end - arguments);
+        ptr::copy_nonoverlapping(title.as_ptr(), area, length);
+        if adjacent && length < arguments_end - arguments - 1 {
+            // Not NUL at the end of the arguments: the kernel then shows the text up to the first NUL, no padding.
+            ptr::write(area.add(arguments_end - arguments - 1), b'.');
+        }
+    }
     Ok(())
 }

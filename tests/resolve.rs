@@ -5,6 +5,7 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::inotify;
@@ -449,4 +450,72 @@ fn sha256_of_a_file() {
     assert_eq!(stacker::digest::hex(&sha256_file(&dir.path().join("abc")).unwrap()), expected);
     let missing = dir.path().join("missing");
     assert!(sha256_file(&missing).unwrap_err().to_string().contains(&*missing.to_string_lossy()));
+}
+
+/// A file system in a file, mounted for one test.
+struct Mounted(TempDir);
+
+impl Mounted {
+    /// `None` where mounting is not allowed: said, not hidden.
+    fn new(mkfs: &[&str], size: u64) -> Option<Mounted> {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("image");
+        File::create(&image).unwrap().set_len(size).unwrap();
+        fs::create_dir(dir.path().join("at")).unwrap();
+        let run = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
+        let made = run(Command::new(mkfs[0]).args(&mkfs[1..]).arg(&image));
+        if made && run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(dir.path().join("at"))) {
+            return Some(Mounted(dir));
+        }
+        eprintln!("skipped: {mkfs:?} and mount do not work here");
+        None
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("at")
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.path()).status();
+    }
+}
+
+#[test]
+fn an_edit_within_one_tick_of_a_coarse_clock_is_noticed() {
+    // Inodes of 128 bytes have no room for nanoseconds.
+    let Some(mounted) = Mounted::new(&["mkfs.ext4", "-q", "-I", "128"], 8 << 20) else { return };
+    let file = mounted.path().join("f");
+    fs::write(&file, "zero").unwrap();
+    let mut same_stamps = 0;
+    for _ in 0..20 {
+        fs::write(&file, "one").unwrap();
+        let stamps = |path| fs::metadata(path).map(|found| (found.mtime_nsec(), found.ctime(), found.ino())).unwrap();
+        let (first, before) = (look(&file), stamps(&file));
+        replace_quietly(&file, "two");
+        same_stamps += i32::from(stamps(&file) == before);
+        assert_ne!(again(&file, &first.stat_list.unwrap()).tree.digest, first.tree.digest);
+    }
+    assert!(same_stamps > 0, "the clock of this file system is not coarse");
+}
+
+#[test]
+fn staging_clones_where_the_file_system_can() {
+    let Some(mounted) = Mounted::new(&["mkfs.btrfs", "-q"], 256 << 20) else { return };
+    let (source, out) = (mounted.path().join("source"), mounted.path().join("out"));
+    fs::create_dir(&source).unwrap();
+    fs::create_dir(&out).unwrap();
+    let content: Vec<u8> = (0..8_000_000u32).map(|n| (n % 251) as u8).collect();
+    fs::write(source.join("big"), &content).unwrap();
+    fs::write(source.join("small"), "small").unwrap();
+    assert_eq!(staged(&source, &out, Attributes::default()), digest(&source));
+    assert!(fs::read(out.join("t/big")).unwrap() == content);
+    let du = Command::new("btrfs").args(["filesystem", "du", "--raw", "-s"]).arg(out.join("t")).output().unwrap();
+    let text = String::from_utf8(du.stdout).unwrap();
+    let columns: Vec<&str> = text.lines().last().unwrap().split_whitespace().collect();
+    assert!(columns[2].parse::<u64>().unwrap() >= 8_000_000, "nothing is shared: {text}");
+    // Writing to the source later does not reach the copy.
+    fs::write(source.join("big"), "other").unwrap();
+    assert!(fs::read(out.join("t/big")).unwrap() == content);
 }

@@ -103,6 +103,12 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
+/// Does a statement that is right find no table, or nothing in it? Some other program's database, or half of ours.
+fn lacks_tables(error: &rusqlite::Error) -> bool {
+    let sql_error = |error: &rusqlite::ffi::Error| error.extended_code == rusqlite::ffi::SQLITE_ERROR;
+    matches!(error, rusqlite::Error::QueryReturnedNoRows) || error.sqlite_error().is_some_and(sql_error)
+}
+
 /// Leaves a note for the next start.
 pub(super) fn mark_damaged(dir: &StackerDir) {
     // The error that led here is reported; that the note could not be written adds nothing to it.
@@ -176,10 +182,7 @@ fn look(dir: &StackerDir) -> Result<Found> {
         Ok((_, version)) if !(0..=VERSION).contains(&version) => Ok(Found::Newer(version)),
         Ok((connection, version)) => Ok(Found::Older(connection, version)),
         // The version is right but the table that every database has is not there.
-        Err(error @ (rusqlite::Error::QueryReturnedNoRows | rusqlite::Error::SqlInputError { .. })) => {
-            Ok(Found::Damaged(error.to_string()))
-        }
-        Err(error) if is_damage(&error) => Ok(Found::Damaged(error.to_string())),
+        Err(error) if is_damage(&error) || lacks_tables(&error) => Ok(Found::Damaged(error.to_string())),
         Err(source) => Err(Error::Database { path, source }),
     }
 }

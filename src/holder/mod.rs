@@ -67,7 +67,7 @@ impl Holder {
         match fork().map_err(|error| Error::Machine(format!("cannot start a process: {error}")))? {
             Fork::Child => {
                 drop(ours);
-                std::process::exit(serve::serve(theirs))
+                crate::sys::exit(serve::serve(theirs))
             }
             Fork::Parent(pid) => Ok(Holder {
                 socket: ours,

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use super::ids::set_name;
 use super::wire::{self, Packet};
-use crate::sys::{Fork, fork, set_signal_action};
+use crate::sys::{self, Fork, fork, set_signal_action};
 use crate::worker;
 use crate::worker::message::{Answer, Failure, Job};
 
@@ -86,7 +86,7 @@ fn start(packet: Packet, listings: Option<&OwnedFd>) {
                 Some(listings) => work(File::from(job), descriptors.collect(), listings, File::from(answer)),
                 None => 1,
             };
-            std::process::exit(code)
+            sys::exit(code)
         }
         Err(error) => {
             let failure = Failure {

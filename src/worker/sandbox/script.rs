@@ -1,0 +1,152 @@
+//! The script's own process: a child of PID 1 in nested user and mount namespaces, so that it has every capability over
+//! its files and none over the mounts that mask the kernel's files.
+
+use std::ffi::{CStr, CString};
+use std::fs::{self, File};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::SigSet;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Gid, Pid, Uid};
+
+use super::step::{During, machine_fault, users_fault};
+use crate::sys::{self, Fork};
+use crate::worker::message::Failure;
+
+/// (resource, soft, hard); the hard one is clamped to what is allowed here.
+const LIMITS: [(Resource, u64, u64); 3] = [
+    (Resource::RLIMIT_NOFILE, 1024, 524_288),
+    (Resource::RLIMIT_CORE, 0, 0),
+    (Resource::RLIMIT_STACK, 8 << 20, u64::MAX),
+];
+/// The same ids inside as outside.
+const IDENTITY: &[u8] = b"0 0 65536\n";
+/// Where the script lies in the sandbox.
+const PROGRAM: &CStr = c"/stacker/run";
+
+/// What is executed, made ready before the fork.
+pub struct Program {
+    environment: Vec<CString>,
+    interpreter: String,
+}
+
+impl Program {
+    /// Checks what execve(2) could not take.
+    pub fn new(sandbox: &super::Sandbox) -> Result<Program, Failure> {
+        let variable = |(name, value): (&String, &String)| {
+            let text = format!("{name}={value}");
+            CString::new(text).map_err(|_| users_fault("run", format!("the variable {name} holds a NUL byte")))
+        };
+        let environment = sandbox.environment.iter().map(variable).collect::<Result<_, _>>()?;
+        let first = sandbox.script.lines().next().and_then(|line| line.strip_prefix("#!")).unwrap_or_default();
+        let interpreter = first.split_ascii_whitespace().next().unwrap_or_default().to_owned();
+        Ok(Program { environment, interpreter })
+    }
+
+    /// Starts it; returns when it runs, or says why it does not.
+    pub fn start(&self, output: OwnedFd) -> Result<Pid, Failure> {
+        let (mut failure, failure_end) = io::pipe().during("create a pipe")?;
+        let (go, go_end) = io::pipe().during("create a pipe")?;
+        match sys::fork().during("fork")? {
+            Fork::Child => {
+                drop((failure, go_end));
+                super::leave(|| self.become_it(&output, go, failure_end))
+            }
+            Fork::Parent(pid) => {
+                drop((failure_end, go, output));
+                let mut word = [0];
+                if failure.read(&mut word).during("wait for the script's namespaces")? == 1 && word == *b"\n" {
+                    map_ids(pid)?;
+                    drop(go_end);
+                    word = *b" ";
+                }
+                let mut text = vec![word[0]];
+                failure.read_to_end(&mut text).during("wait for the script")?;
+                match text.trim_ascii() {
+                    b"" => Ok(pid),
+                    text => Err(serde_json::from_slice(text)
+                        .unwrap_or_else(|_| machine_fault("start the script", "its process ended early"))),
+                }
+            }
+        }
+    }
+
+    fn become_it(&self, output: &OwnedFd, go: PipeReader, mut failure: PipeWriter) -> i32 {
+        let Err(error) = self.execute(output, go, &mut failure);
+        let _ = serde_json::to_writer(&failure, &error);
+        127
+    }
+
+    fn execute(
+        &self,
+        output: &OwnedFd,
+        mut go: PipeReader,
+        failure: &mut PipeWriter,
+    ) -> Result<std::convert::Infallible, Failure> {
+        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).during("unshare the script's namespaces")?;
+        failure.write_all(b"\n").during("ask for the id map")?;
+        go.read_to_end(&mut Vec::new()).during("wait for the id map")?;
+        nix::unistd::setgroups(&[]).during("leave groups")?;
+        nix::unistd::setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0)).during("become group 0")?;
+        nix::unistd::setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).during("become user 0")?;
+        nix::unistd::setsid().during("start a session")?;
+        umask(Mode::from_bits_truncate(0o022));
+        for (resource, soft, hard) in LIMITS {
+            limit(resource, soft, hard).during("set resource limits")?;
+        }
+        // Without keys in the kernel, or where a filter forbids them, there is nothing to inherit.
+        match sys::fresh_session_keyring().map_err(|error| error.raw_os_error().map(Errno::from_raw)) {
+            Ok(()) | Err(Some(Errno::ENOSYS | Errno::EPERM | Errno::EACCES)) => {}
+            Err(error) => return Err(error.unwrap_or(Errno::EINVAL)).during("start a session keyring"),
+        }
+        let null = File::open("/dev/null").during("open /dev/null")?;
+        nix::unistd::dup2_stdin(&null).during("redirect the input")?;
+        nix::unistd::dup2_stdout(output).during("redirect the output")?;
+        nix::unistd::dup2_stderr(output).during("redirect the output")?;
+        sys::close_at_exec();
+        sys::default_signals();
+        SigSet::empty().thread_set_mask().during("unblock signals")?;
+        let Err(error) = nix::unistd::execve(PROGRAM, &[PROGRAM], &self.environment);
+        Err(self.not_executed(error))
+    }
+
+    /// execve(2) says the same ENOENT for a missing interpreter and for one whose loader is missing.
+    fn not_executed(&self, error: Errno) -> Failure {
+        let interpreter = &self.interpreter;
+        let why = match error {
+            Errno::ENOENT if interpreter.is_empty() => "its first line names no interpreter".to_owned(),
+            Errno::ENOENT if !Path::new(interpreter).exists() => format!("the base has no {interpreter}"),
+            Errno::ENOENT => format!("the base lacks the loader or interpreter that {interpreter} needs"),
+            Errno::EACCES => format!("{interpreter} in the base is not executable"),
+            Errno::ENOEXEC => format!("{interpreter} in the base is no program for this machine"),
+            Errno::E2BIG => "its environment is too large".to_owned(),
+            Errno::ELOOP | Errno::ENOTDIR => format!("{interpreter}: {}", io::Error::from(error)),
+            _ => return Failure { users: false, ..self.failure(error, io::Error::from(error).to_string()) },
+        };
+        self.failure(error, why)
+    }
+
+    fn failure(&self, error: Errno, why: String) -> Failure {
+        let message = format!("cannot run the script: {why}");
+        Failure { step: "run the script".into(), errno: Some(error as i32), message, users: true }
+    }
+}
+
+/// PID 1 has the capabilities for it; the process itself could map only one id.
+fn map_ids(pid: Pid) -> Result<(), Failure> {
+    for name in ["uid_map", "gid_map"] {
+        let path = format!("/proc/{pid}/{name}");
+        fs::write(&path, IDENTITY).during(format!("write {path}"))?;
+    }
+    Ok(())
+}
+
+fn limit(resource: Resource, soft: u64, hard: u64) -> nix::Result<()> {
+    let allowed = getrlimit(resource)?.1.min(hard);
+    setrlimit(resource, soft.min(allowed), allowed)
+}
