@@ -68,7 +68,10 @@ fn main() -> io::Result<()> {
             match parameters.bench {
                 true => whole(&parameters),
                 // As in `cargo test --all-targets`.
-                false => Ok(println!("nothing is timed without --bench; run me by `cargo bench --bench whole`")),
+                false => {
+                    println!("nothing is timed without --bench; run me by `cargo bench --bench whole`");
+                    Ok(())
+                }
             }
         }
     }

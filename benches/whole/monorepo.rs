@@ -96,6 +96,8 @@ fn base(tar: &Path, root: &Path) -> io::Result<()> {
     let mut header = tar::Header::new_ustar();
     header.set_mtime(TIME);
     header.set_mode(0o755);
+    header.set_uid(0);
+    header.set_gid(0);
     header.set_entry_type(tar::EntryType::Directory);
     header.set_size(0);
     builder.append_data(&mut header, "bin/", io::empty())?;
