@@ -14,9 +14,8 @@
 //!   store.json
 //!   deltas/CHAIN12/            a layer's own changes, as overlayfs reads them
 //!   trees/CHAIN12/             a whole root filesystem
-//!   drafts/NAME/{u,w}          upper and work directory of a run
+//!   drafts/NAME/               upper and work directory of a run, mount points, what its sandbox shows of ours
 //!   imports/NAME/t             staged imports, read-only
-//!   skeleton/                  mount points beneath every base
 //!   trash/
 //! ```
 
@@ -74,7 +73,7 @@ pub fn layer_listing(diff_id: &DiffId) -> String {
 
 impl RootsDir {
     /// The directories that must exist.
-    pub const DIRECTORIES: [&str; 6] = ["deltas", "trees", "drafts", "imports", "skeleton", "trash"];
+    pub const DIRECTORIES: [&str; 5] = ["deltas", "trees", "drafts", "imports", "trash"];
 
     /// A layer's own changes.
     pub fn delta(&self, chain: &ChainId) -> PathBuf {

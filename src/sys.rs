@@ -44,12 +44,15 @@ pub fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Every signal does again what it does by default (Rust's start-up ignores SIGPIPE).
+/// Every signal does again what it does by default (Rust's start-up ignores SIGPIPE; our caller may ignore others).
 pub fn default_signals() {
+    // The kernel's struct sigaction: a null handler is SIG_DFL, and no flag or mask means anything beside it.
+    let default = [0u64; 4];
     for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL installs no code of ours, so nothing has to be async-signal-safe; the C library refuses
-        // (EINVAL) the signals that it keeps for itself, and SIGKILL and SIGSTOP, which have no other disposition.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the kernel reads its struct sigaction, 32 bytes at most on any architecture, from `default`, and
+        // installs no code of ours. The system call, since the C library hides two signals that it uses for threads;
+        // in a process with one thread it has no use for them. SIGKILL and SIGSTOP are refused, and always default.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null::<u64>(), 8usize) };
     }
 }
 

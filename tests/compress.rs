@@ -14,7 +14,7 @@ fn sample(length: usize) -> Vec<u8> {
     let mut state = 1u64;
     let byte = |index: usize| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        if index / 1000 % 2 == 0 { b"lorem ipsum dolor "[index % 18] } else { (state >> 56) as u8 }
+        if (index / 1000).is_multiple_of(2) { b"lorem ipsum dolor "[index % 18] } else { (state >> 56) as u8 }
     };
     (0..length).map(byte).collect()
 }

@@ -254,7 +254,8 @@ fn a_file_that_is_no_database_is_set_aside() {
         let connection = rusqlite::Connection::open(path).expect("a database");
         connection.execute_batch("PRAGMA user_version = 1").expect("a pragma");
     };
-    let breaks: [(&str, &dyn Fn(&Path)); 3] = [
+    type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
+    let breaks: [Damage; 3] = [
         ("other bytes", &|path| fs::write(path, "x".repeat(10_000)).expect("a file")),
         ("another database", &without_tables),
         ("a torn page", &|path| {

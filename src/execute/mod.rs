@@ -7,6 +7,7 @@ mod site;
 mod step;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
@@ -16,7 +17,7 @@ use crate::database::{ActionResult, Database};
 use crate::decide::{Answer, Decider, Outcome, Question, Run, Status, StepKind, Why};
 use crate::digest::{BlobDigest, Chain, DiffId, Key};
 use crate::error::{Error, Result};
-use crate::graph::{LayerGraph, LayerIndex};
+use crate::graph::{LayerGraph, LayerIndex, NodeSource};
 use crate::progress::{Event, LayerStatus};
 use crate::reason::{Reason, compare};
 use crate::worker::message::Compression;
@@ -289,6 +290,7 @@ impl<'a> Execution<'a> {
             }
             StepEnd::Evicted(chain) => self.evicted(chain, |decider| decider.postponed(run.id, run.key))?,
             StepEnd::SourceChanged { import, tree, kind } => {
+                self.distrust(run.id.layer, import)?;
                 let tries = self.retries.entry(run.id.layer).or_default();
                 *tries += 1;
                 if *tries > SOURCE_RETRIES {
@@ -302,6 +304,16 @@ impl<'a> Execution<'a> {
             }
         }
         Ok(())
+    }
+
+    /// A stat list that vouched for a tree that is something else must not do so again.
+    fn distrust(&self, layer: LayerIndex, import: usize) -> Result<()> {
+        let NodeSource::Host { path, .. } = &self.graph[layer].imports[import].source else { return Ok(()) };
+        match std::fs::symlink_metadata(path) {
+            Ok(found) => self.database.drop_stat_list(path, found.dev()),
+            // A path that is not there has no list that anybody would look at.
+            Err(_) => Ok(()),
+        }
     }
 
     /// Data has gone: whoever made it makes it again, when that is a step of this build.
@@ -515,8 +527,8 @@ pub fn codec(compression: Compression) -> String {
 
 fn source_name(node: &crate::graph::Node, import: usize) -> String {
     match &node.imports[import].source {
-        crate::graph::NodeSource::Host { path, .. } => path.display().to_string(),
-        crate::graph::NodeSource::Layer { path, .. } => path.clone(),
+        NodeSource::Host { path, .. } => path.display().to_string(),
+        NodeSource::Layer { path, .. } => path.clone(),
     }
 }
 

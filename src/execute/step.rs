@@ -110,6 +110,7 @@ fn warn(site: &Site, node: &Node, sealed: &Sealed) {
 
 fn source_changed(site: &Site, path: &Path, import: usize) -> Result<StepEnd> {
     let tree = crate::resolve::Resolver::new(site.exclude.clone()).tree(path, None)?.tree;
+    tree.keep_listing(&site.stacker)?;
     Ok(StepEnd::SourceChanged { import, tree: tree.digest, kind: crate::inputs::tree_kind(&tree) })
 }
 

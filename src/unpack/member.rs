@@ -82,9 +82,9 @@ impl Unpacking<'_> {
 
     fn root_member(&mut self, entry: Entry) -> Result<(), Failure> {
         let root = self.parent(b"")?;
-        self.own(&root, b".", &entry).map_err(|error| machine("unpack", b"", error))?;
-        self.directories.insert(Vec::new(), entry);
-        Ok(())
+        self.own(&root, b".", &entry)
+            .and_then(|()| self.finish_later(&root, b".", entry))
+            .map_err(|error| machine("unpack", b"", error))
     }
 
     /// Calls `make`, which must not replace anything; where something stands, that goes first.
@@ -141,7 +141,11 @@ impl Unpacking<'_> {
             Ok(_) => drop(self.root.clear(at, name, false).map_err(|error| machine("replace", &entry.path, error))?),
             Err(error) => return Err(failed(error)),
         }
-        linkat(&from, first, at, name, AtFlags::empty()).map_err(failed)
+        match linkat(&from, first, at, name, AtFlags::empty()) {
+            // It was in the directory that just went to make way for the link.
+            Err(Errno::NOENT) => Err(outside()),
+            result => result.map_err(failed),
+        }
     }
 
     /// A whiteout tells of the layers beneath only: what this archive itself brings stays, whatever the order.

@@ -12,13 +12,13 @@ mod pax;
 mod root;
 mod sparse;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid, chmodat, chownat, mkdirat, statat, utimensat};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Uid, chmodat, chownat, mkdirat, statat, utimensat};
 use rustix::io::Errno;
 
 use crate::listing::{Entry, Kind, Stack, join, scratch_root, split};
@@ -52,10 +52,11 @@ pub fn unpack_onto(reader: impl Read, dir: &Path, whiteouts: Whiteouts, lower: &
     let failed = |error| machine("open", b"", error);
     let mut archive = Archive::new(reader);
     let root = Root::open(dir).map_err(failed)?;
-    let mut unpacking = Unpacking { root, whiteouts, lower, directories: BTreeMap::new(), warnings: Vec::new() };
+    let mut unpacking = Unpacking { root, whiteouts, lower, directories: HashMap::new(), warnings: Vec::new() };
     let entry = unpacking.beneath(b"")?;
     delta::dress(dir, &entry).map_err(failed)?;
-    unpacking.directories.insert(Vec::new(), entry);
+    let opened = unpacking.parent(b"")?;
+    unpacking.finish_later(&opened, b".", entry).map_err(failed)?;
     let read = |error: io::Error| Failure { users: true, ..machine("read the archive for", b"", error) };
     while let Some(member) = archive.next().map_err(read)? {
         unpacking.member(member, &mut archive)?;
@@ -71,8 +72,9 @@ struct Unpacking<'a> {
     whiteouts: Whiteouts,
     lower: &'a Stack,
     /// What directories get when nothing is put into them any more: attributes (children would inherit a default ACL)
-    /// and times.
-    directories: BTreeMap<Vec<u8>, Entry>,
+    /// and times. By device and inode, since one directory may have been named in several ways, through links, and
+    /// another may stand at its name by then.
+    directories: HashMap<(u64, u64), Entry>,
     warnings: Vec<String>,
 }
 
@@ -117,7 +119,12 @@ impl Unpacking<'_> {
             set_xattr(&path_of(at, name), delta::OPAQUE.as_bytes(), b"y").map_err(failed)?;
         }
         self.own(at, name, entry).map_err(failed)?;
-        self.directories.insert(path.clone(), entry.clone());
+        self.finish_later(at, name, entry.clone()).map_err(failed)
+    }
+
+    fn finish_later(&mut self, at: &OwnedFd, name: &[u8], entry: Entry) -> io::Result<()> {
+        let stat = statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        self.directories.insert((stat.st_dev, stat.st_ino), entry);
         Ok(())
     }
 
@@ -149,14 +156,19 @@ impl Unpacking<'_> {
     }
 
     fn finish(mut self) -> Result<Vec<String>, Failure> {
-        for (path, entry) in std::mem::take(&mut self.directories).into_iter().rev() {
-            let failed = |error| machine("finish", &path, error);
-            let (above, name) = split(&path);
-            let name = if path.is_empty() { b".".as_slice() } else { name };
+        let mut directories: Vec<_> = std::mem::take(&mut self.directories).into_iter().collect();
+        directories.sort_by(|(_, a), (_, b)| b.path.cmp(&a.path));
+        for (inode, entry) in directories {
+            let failed = |error| machine("finish", &entry.path, error);
+            let (above, name) = split(&entry.path);
+            let name = if entry.path.is_empty() { b".".as_slice() } else { name };
             // A later member may have removed it.
             let Ok(directory) = self.root.directory(above) else { continue };
             let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW);
-            if stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory) {
+            let same = |stat: Stat| {
+                FileType::from_raw_mode(stat.st_mode) == FileType::Directory && (stat.st_dev, stat.st_ino) == inode
+            };
+            if stat.is_ok_and(same) {
                 self.complete(&directory, name, &entry).map_err(failed)?;
             }
         }

@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn values_may_hold_line_feeds() {
-        let records = Records::parse(b"12 path=a\nb\n11 uid=123\n9 gid=\n\n").unwrap();
+        let records = Records::parse(b"12 path=a\nb\n11 uid=123\n8 gid=\n\n").unwrap();
         assert_eq!(records.value("path"), Some(b"a\nb".as_slice()));
         assert_eq!(records.number("uid").unwrap(), Some(123));
         for bad in ["", "x path=a\n", "99 path=a\n", "9 path=ab", "5 a=b\n"] {

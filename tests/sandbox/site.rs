@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use stacker::action::Network;
 use stacker::worker::message::Failure;
@@ -24,7 +26,8 @@ pub struct Site {
 pub struct Running {
     child: Child,
     output: BufReader<ChildStdout>,
-    log: PathBuf,
+    log: Arc<Mutex<String>>,
+    reader: JoinHandle<()>,
 }
 
 /// What came out of it.
@@ -47,7 +50,9 @@ impl Site {
         let bin = roots.join("trees/base/bin");
         fs::create_dir_all(&bin).unwrap();
         fs::copy(busybox, bin.join("busybox")).unwrap();
-        sh(&format!("cd {}; for name in $(./busybox --list); do [ $name = busybox ] || ln -s busybox $name; done", bin.display()));
+        for name in sh("/bin/busybox --list").lines().filter(|name| *name != "busybox") {
+            std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
+        }
         let job = Job {
             layer: "web".into(),
             script: String::new(),
@@ -94,6 +99,7 @@ impl Site {
             .env("SECRET_OF_THE_HOST", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
@@ -101,8 +107,18 @@ impl Site {
         for name in ["uid_map", "gid_map"] {
             fs::write(format!("/proc/{}/{name}", child.id()), format!("0 {FIRST_ID} 65536\n")).unwrap();
         }
+        // As if the worker had made it: who may not open the pipe again can not write to /dev/stdout.
+        chown(format!("/proc/{}/fd/2", child.id()), Some(FIRST_ID), Some(FIRST_ID)).unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (mut pipe, copy) = (child.stderr.take().unwrap(), log.clone());
+        let reader = std::thread::spawn(move || {
+            let mut part = [0; 4096];
+            while let Ok(length @ 1..) = pipe.read(&mut part) {
+                copy.lock().unwrap().push_str(&String::from_utf8_lossy(&part[..length]));
+            }
+        });
         child.stdin.take().unwrap().write_all(b"go\n").unwrap();
-        Running { child, output, log: self.path("drafts/one.log") }
+        Running { child, output, log, reader }
     }
 }
 
@@ -113,7 +129,7 @@ impl Running {
 
     /// What the script printed so far.
     pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+        self.log.lock().unwrap().clone()
     }
 
     /// Waits until the script printed `text`.
@@ -131,7 +147,9 @@ impl Running {
         self.output.read_to_string(&mut text).unwrap();
         let status = self.child.wait().unwrap();
         let outcome = serde_json::from_str(&text).unwrap_or_else(|_| panic!("the worker ended with {status}: {text}"));
-        Ran { outcome, log: self.log() }
+        self.reader.join().unwrap();
+        let log = self.log.lock().unwrap().clone();
+        Ran { outcome, log }
     }
 }
 

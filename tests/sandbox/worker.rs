@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -64,7 +65,7 @@ pub fn main(job: &str) -> ExitCode {
         mounts: &job.mounts,
         network: job.network,
         base: &base,
-        output: File::create(job.draft.with_extension("log")).expect("create the log").into(),
+        output: std::io::stderr().as_fd().try_clone_to_owned().expect("duplicate the output"),
     });
     drop(inherited);
     // As sealing will.

@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 use super::ground::Ground;
 use super::script::Program;
 use super::step::{During, Report};
-use super::{Sandbox, loopback, root};
+use super::{Sandbox, root};
 use crate::action::Network;
 use crate::sys;
 use crate::worker::message::Failure;
@@ -49,7 +49,9 @@ fn supervise(sandbox: Sandbox, ground: &Ground, program: &Program, orders: PipeR
     let children = SigSet::from(Signal::SIGCHLD);
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let children = SignalFd::with_flags(&children, flags).during("watch for ended processes")?;
-    let script = program.start(sandbox.output)?;
+    let script = program.start(sandbox.output, sandbox.network)?;
+    // The script has no business in these files; being in a nested namespace, it could only list them anyway.
+    prctl::set_dumpable(false).during("disown its files in /proc")?;
     Family { script, code: None, deadline: None, orders, children }.outlive()
 }
 
@@ -58,24 +60,20 @@ fn become_init(sandbox: &Sandbox) -> Result<(), Failure> {
     sys::default_signals();
     umask(Mode::from_bits_truncate(0o022));
     prctl::set_pdeathsig(Signal::SIGKILL).during("follow the worker's death")?;
-    // The holder changed its ids, which hides it and its forks from their own /proc; writing the script's id map needs
-    // that. The script, in a user namespace beneath, can not look into this process for all that.
-    prctl::set_dumpable(true).during("become visible in /proc")?;
+    // The holder changed its ids, which took the files of its forks in /proc from it; writing the script's id map needs
+    // those.
+    prctl::set_dumpable(true).during("own its files in /proc")?;
     let title = format!("stacker: {}", sandbox.layer.replace('\0', " "));
     // A nicety: where it fails, the sandbox runs untitled.
     let _ = sys::set_command_line(&title);
     let _ = CString::new(title).map(|title| prctl::set_name(&title));
-    let mut namespaces = CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWCGROUP;
+    let mut namespaces =
+        CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWCGROUP;
     if sandbox.network == Network::None {
+        // For a sysfs that shows nothing of the host's; the script gets yet another one, over which it has power.
         namespaces |= CloneFlags::CLONE_NEWNET;
     }
     unshare(namespaces).during("unshare namespaces")?;
-    if sandbox.network == Network::None {
-        loopback::bring_up().during("bring up the loopback interface")?;
-    }
     nix::unistd::sethostname("stacker").during("set the host name")?;
     rustix::system::setdomainname(b"(none)").during("set the domain name")
 }
@@ -128,7 +126,9 @@ impl Family {
     fn wait(&mut self) -> Result<(), Failure> {
         let timeout = match self.deadline {
             None => PollTimeout::NONE,
-            Some(deadline) => deadline.saturating_duration_since(Instant::now()).try_into().unwrap_or(PollTimeout::ZERO),
+            Some(deadline) => {
+                deadline.saturating_duration_since(Instant::now()).try_into().unwrap_or(PollTimeout::ZERO)
+            }
         };
         let mut events = [
             PollFd::new(self.orders.as_fd(), PollFlags::POLLIN),

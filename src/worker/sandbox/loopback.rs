@@ -12,8 +12,7 @@ const HEADER: usize = 16;
 
 /// Sets IFF_UP on `lo` and waits for the kernel's answer.
 pub fn bring_up() -> io::Result<()> {
-    let netlink =
-        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+    let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
     send(netlink.as_raw_fd(), &request(), MsgFlags::empty())?;
     let mut answer = [0; 512];
     let length = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::empty())?;

@@ -92,13 +92,7 @@ fn leave(life: impl FnOnce() -> i32) -> ! {
 }
 
 /// The process between: starts PID 1 in a new pid namespace and ends with it.
-fn wait_for_init(
-    sandbox: Sandbox,
-    ground: &Ground,
-    program: &Program,
-    orders: PipeReader,
-    report: PipeWriter,
-) -> i32 {
+fn wait_for_init(sandbox: Sandbox, ground: &Ground, program: &Program, orders: PipeReader, report: PipeWriter) -> i32 {
     sys::close_except(&[orders.as_raw_fd(), report.as_raw_fd(), sandbox.output.as_raw_fd()]);
     let forked = prctl::set_pdeathsig(Signal::SIGKILL)
         .during("follow the worker's death")
@@ -119,11 +113,26 @@ fn wait_for_init(
 }
 
 /// The worker's part: passes SIGTERM on, waits for the report and for the processes to be gone.
-fn attend(child: Pid, mut reports: PipeReader, mut orders: PipeWriter, mask: SigSet) -> Result<i32, Failure> {
+fn attend(child: Pid, reports: PipeReader, orders: PipeWriter, mask: SigSet) -> Result<i32, Failure> {
     // As it was for every signal but the one that is read from a descriptor.
     let mut waiting = mask;
     waiting.add(Signal::SIGTERM);
     waiting.thread_set_mask().during("unblock signals")?;
+    let (text, interrupted) = listen(reports, orders)?;
+    while waitpid(child, None) == Err(Errno::EINTR) {}
+    if interrupted {
+        let (step, message) = ("run the script".into(), "interrupted by SIGTERM".into());
+        return Err(Failure { step, errno: Some(Errno::EINTR as i32), message, users: false });
+    }
+    match serde_json::from_slice(&text) {
+        Ok(Report::Ended(code)) => Ok(code),
+        Ok(Report::Failed(failure)) => Err(failure),
+        Err(_) => Err(machine_fault("run the script", "the sandbox's PID 1 ended without a report")),
+    }
+}
+
+/// Reads the report to its end; says whether SIGTERM came meanwhile.
+fn listen(mut reports: PipeReader, mut orders: PipeWriter) -> Result<(Vec<u8>, bool), Failure> {
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let signals = SignalFd::with_flags(&SigSet::from(Signal::SIGTERM), flags).during("watch for SIGTERM")?;
     let mut text = Vec::new();
@@ -144,19 +153,9 @@ fn attend(child: Pid, mut reports: PipeReader, mut orders: PipeWriter, mask: Sig
         let mut part = [0; 4096];
         if reported {
             match reports.read(&mut part).during("read the sandbox's report")? {
-                0 => break,
+                0 => return Ok((text, interrupted)),
                 length => text.extend_from_slice(&part[..length]),
             }
         }
-    }
-    while waitpid(child, None) == Err(Errno::EINTR) {}
-    if interrupted {
-        let (step, message) = ("run the script".into(), "interrupted by SIGTERM".into());
-        return Err(Failure { step, errno: Some(Errno::EINTR as i32), message, users: false });
-    }
-    match serde_json::from_slice(&text) {
-        Ok(Report::Ended(code)) => Ok(code),
-        Ok(Report::Failed(failure)) => Err(failure),
-        Err(_) => Err(machine_fault("run the script", "the sandbox's PID 1 ended without a report")),
     }
 }

@@ -58,12 +58,7 @@ fn overlay(sandbox: &Sandbox, ground: &Ground) -> Result<OwnedFd, Failure> {
     mount_overlay(sandbox, ground, Some(&ground.patch.join("t")), &work)
 }
 
-fn mount_overlay(
-    sandbox: &Sandbox,
-    ground: &Ground,
-    top: Option<&Path>,
-    work: &Path,
-) -> Result<OwnedFd, Failure> {
+fn mount_overlay(sandbox: &Sandbox, ground: &Ground, top: Option<&Path>, work: &Path) -> Result<OwnedFd, Failure> {
     let lowers = top.into_iter().chain(sandbox.lowers.iter().map(PathBuf::as_path)).chain([ground.skeleton.as_path()]);
     let lowers: Vec<&OsStr> = lowers.map(Path::as_os_str).collect();
     let mut options = OsString::from("userxattr,volatile,lowerdir=");

@@ -1,5 +1,5 @@
 //! The script's own process: a child of PID 1 in nested user and mount namespaces, so that it has every capability over
-//! its files and none over the mounts that mask the kernel's files.
+//! its files (and a network of its own, if it has one) and none over the mounts that mask the kernel's files.
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
@@ -14,7 +14,9 @@ use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Pid, Uid};
 
+use super::loopback;
 use super::step::{During, machine_fault, users_fault};
+use crate::action::Network;
 use crate::sys::{self, Fork};
 use crate::worker::message::Failure;
 
@@ -49,13 +51,13 @@ impl Program {
     }
 
     /// Starts it; returns when it runs, or says why it does not.
-    pub fn start(&self, output: OwnedFd) -> Result<Pid, Failure> {
+    pub fn start(&self, output: OwnedFd, network: Network) -> Result<Pid, Failure> {
         let (mut failure, failure_end) = io::pipe().during("create a pipe")?;
         let (go, go_end) = io::pipe().during("create a pipe")?;
         match sys::fork().during("fork")? {
             Fork::Child => {
                 drop((failure, go_end));
-                super::leave(|| self.become_it(&output, go, failure_end))
+                super::leave(|| self.become_it(&output, network, go, failure_end))
             }
             Fork::Parent(pid) => {
                 drop((failure_end, go, output));
@@ -76,8 +78,8 @@ impl Program {
         }
     }
 
-    fn become_it(&self, output: &OwnedFd, go: PipeReader, mut failure: PipeWriter) -> i32 {
-        let Err(error) = self.execute(output, go, &mut failure);
+    fn become_it(&self, output: &OwnedFd, network: Network, go: PipeReader, mut failure: PipeWriter) -> i32 {
+        let Err(error) = self.execute(output, network, go, &mut failure);
         let _ = serde_json::to_writer(&failure, &error);
         127
     }
@@ -85,25 +87,17 @@ impl Program {
     fn execute(
         &self,
         output: &OwnedFd,
-        mut go: PipeReader,
+        network: Network,
+        go: PipeReader,
         failure: &mut PipeWriter,
     ) -> Result<std::convert::Infallible, Failure> {
-        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).during("unshare the script's namespaces")?;
-        failure.write_all(b"\n").during("ask for the id map")?;
-        go.read_to_end(&mut Vec::new()).during("wait for the id map")?;
-        nix::unistd::setgroups(&[]).during("leave groups")?;
-        nix::unistd::setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0)).during("become group 0")?;
-        nix::unistd::setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).during("become user 0")?;
+        enter_namespaces(network, go, failure)?;
         nix::unistd::setsid().during("start a session")?;
         umask(Mode::from_bits_truncate(0o022));
         for (resource, soft, hard) in LIMITS {
             limit(resource, soft, hard).during("set resource limits")?;
         }
-        // Without keys in the kernel, or where a filter forbids them, there is nothing to inherit.
-        match sys::fresh_session_keyring().map_err(|error| error.raw_os_error().map(Errno::from_raw)) {
-            Ok(()) | Err(Some(Errno::ENOSYS | Errno::EPERM | Errno::EACCES)) => {}
-            Err(error) => return Err(error.unwrap_or(Errno::EINVAL)).during("start a session keyring"),
-        }
+        leave_keyring().during("start a session keyring")?;
         let null = File::open("/dev/null").during("open /dev/null")?;
         nix::unistd::dup2_stdin(&null).during("redirect the input")?;
         nix::unistd::dup2_stdout(output).during("redirect the output")?;
@@ -134,6 +128,32 @@ impl Program {
     fn failure(&self, error: Errno, why: String) -> Failure {
         let message = format!("cannot run the script: {why}");
         Failure { step: "run the script".into(), errno: Some(error as i32), message, users: true }
+    }
+}
+
+/// Becomes user 0 of a nested user namespace. It asks on `failure` for the id map, and waits on `go` until it has one.
+fn enter_namespaces(network: Network, mut go: PipeReader, failure: &mut PipeWriter) -> Result<(), Failure> {
+    let mut namespaces = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS;
+    if network == Network::None {
+        namespaces |= CloneFlags::CLONE_NEWNET;
+    }
+    unshare(namespaces).during("unshare the script's namespaces")?;
+    failure.write_all(b"\n").during("ask for the id map")?;
+    go.read_to_end(&mut Vec::new()).during("wait for the id map")?;
+    nix::unistd::setgroups(&[]).during("leave groups")?;
+    nix::unistd::setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0)).during("become group 0")?;
+    nix::unistd::setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).during("become user 0")?;
+    if network == Network::None {
+        loopback::bring_up().during("bring up the loopback interface")?;
+    }
+    Ok(())
+}
+
+/// Without keys in the kernel, or where a filter forbids them, there is nothing to inherit.
+fn leave_keyring() -> io::Result<()> {
+    match sys::fresh_session_keyring() {
+        Err(error) if matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::ENOSYS | Errno::EPERM)) => Ok(()),
+        other => other,
     }
 }
 

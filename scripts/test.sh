@@ -1,0 +1,16 @@
+#!/bin/bash
+# Installs what the tests need, then runs all of them, for root and for a user who may sudo.
+#
+# As root, tests also act as an ordinary user that they make for themselves. Arguments go to `cargo test`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/setup.sh
+
+install_packages build-essential pkg-config curl ca-certificates uidmap mmdebstrap busybox-static btrfs-progs \
+    skopeo umoci runc docker-registry attr acl libcap2-bin jq
+ensure_cargo
+ensure_subordinate_ids
+
+say "cargo test --locked $*"
+cargo test --locked "$@"
+say "all tests passed"

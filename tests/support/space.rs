@@ -1,0 +1,269 @@
+//! A directory of its own for one end-to-end test, the program run in it, and the users that it is run as.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use stacker::compress::decoder;
+use stacker::digest::DiffId;
+use stacker::export::metadata::{LayerReport, Metadata, Status};
+use stacker::oci::Layout;
+
+use super::identity::{Identity, identities};
+
+/// Where a test works.
+pub struct Space {
+    directory: PathBuf,
+    identity: Identity,
+}
+
+/// What one run of the program came to.
+pub struct Run {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+    what: String,
+    metadata: Option<Vec<u8>>,
+}
+
+/// Runs a test as the user who runs the tests and, if that is root, as an ordinary user too.
+pub fn for_each_identity(test: impl Fn(&Space)) {
+    for identity in identities() {
+        eprintln!("as {identity}:");
+        test(&Space::of(identity));
+    }
+}
+
+impl Space {
+    /// For the user who runs the tests.
+    pub fn new() -> Space {
+        Space::of(Identity::Own)
+    }
+
+    pub fn of(identity: Identity) -> Space {
+        let directory = tempfile::Builder::new().prefix("stacker-test-").tempdir().unwrap().keep();
+        let space = Space { directory, identity };
+        let program = Path::new(env!("CARGO_BIN_EXE_stacker"));
+        fs::create_dir(space.directory.join("bin")).unwrap();
+        // The user may not reach the place where cargo has put it.
+        if fs::hard_link(program, space.program()).is_err() {
+            fs::copy(program, space.program()).unwrap();
+        }
+        fs::create_dir(space.path("")).unwrap();
+        space.give(&space.directory);
+        space.give(&space.path(""));
+        space
+    }
+
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// A path in the working directory.
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.directory.join("work").join(name)
+    }
+
+    /// What `--stacker-dir` is.
+    pub fn stacker_dir(&self) -> PathBuf {
+        self.directory.join("store")
+    }
+
+    /// What `--roots-dir` is.
+    pub fn roots_dir(&self) -> PathBuf {
+        self.directory.join("roots")
+    }
+
+    /// Writes a file, with the directories that lead to it, and gives it to the user.
+    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        let above = path.ancestors().take_while(|path| *path != self.directory);
+        above.for_each(|path| self.give(path));
+    }
+
+    /// Replaces a piece of a file that must be there.
+    #[track_caller]
+    pub fn edit(&self, name: &str, old: &str, new: &str) {
+        let text = fs::read_to_string(self.path(name)).unwrap();
+        assert!(text.contains(old), "{name} does not hold {old:?}: {text}");
+        self.write(name, text.replace(old, new));
+    }
+
+    /// Writes base.tar, a small root filesystem, and a stackerfile whose layer `base` is made of it.
+    pub fn stackerfile(&self, layers: &str) {
+        if !self.path("base.tar").exists() {
+            self.write("base.tar", super::base::tar());
+        }
+        self.write("stacker.yaml", format!("base:\n  from: {{type: tar, url: base.tar}}\n{layers}"));
+    }
+
+    /// Runs the program.
+    pub fn stacker(&self, arguments: &[&str]) -> Run {
+        self.stacker_under(&[], arguments)
+    }
+
+    /// Runs the program by a command that runs what follows it.
+    pub fn stacker_under(&self, wrapper: &[&str], arguments: &[&str]) -> Run {
+        let _ = fs::remove_file(self.metadata_file());
+        let output = self.command_under(wrapper, arguments).output().unwrap();
+        self.run_of(arguments, output)
+    }
+
+    /// `stacker build`, which must succeed.
+    #[track_caller]
+    pub fn build(&self, arguments: &[&str]) -> Run {
+        self.stacker(&[&["build"], arguments].concat()).ends_with(0)
+    }
+
+    /// The program as a process to be started.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        self.command_under(&[], arguments)
+    }
+
+    fn command_under(&self, wrapper: &[&str], arguments: &[&str]) -> Command {
+        let mut words: Vec<std::ffi::OsString> = self.identity.wrapper().into_iter().map(Into::into).collect();
+        words.extend(wrapper.iter().map(Into::into));
+        words.push(self.program().into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(arguments);
+        command.arg("--stacker-dir").arg(self.stacker_dir()).arg("--roots-dir").arg(self.roots_dir());
+        if arguments.first() == Some(&"build") && !arguments.contains(&"--metadata-file") {
+            command.arg("--metadata-file").arg(self.metadata_file());
+        }
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", &self.directory);
+        command.current_dir(self.path("")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// What a started process came to.
+    pub fn run_of(&self, arguments: &[&str], output: Output) -> Run {
+        let code = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or_default());
+        Run {
+            code,
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            what: format!("stacker {} (as {}, in {})", arguments.join(" "), self.identity, self.directory.display()),
+            // The next run will write it anew.
+            metadata: fs::read(self.metadata_file()).ok(),
+        }
+    }
+
+    /// The content of a file of an image in the layout, from the topmost layer that has it.
+    #[track_caller]
+    pub fn file(&self, tag: &str, path: &str) -> Option<String> {
+        let layout = Layout::open(self.path("oci")).unwrap();
+        let (os, arch) = ("linux".to_owned(), if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }.to_owned());
+        let image = layout.find(Some(tag), &stacker::action::Platform { os, arch }).unwrap();
+        image.layers.iter().rev().find_map(|layer| {
+            let (plain, _) = decoder(fs::File::open(&layer.path).unwrap()).unwrap();
+            let mut archive = tar::Archive::new(plain);
+            let mut members = archive.entries().unwrap().map(Result::unwrap);
+            let mut member = members.find(|member| &*member.path_bytes() == path.as_bytes())?;
+            let mut text = Vec::new();
+            std::io::Read::read_to_end(&mut member, &mut text).unwrap();
+            Some(String::from_utf8_lossy(&text).into_owned())
+        })
+    }
+
+    fn metadata_file(&self) -> PathBuf {
+        self.path("metadata.json")
+    }
+
+    fn program(&self) -> PathBuf {
+        self.directory.join("bin/stacker")
+    }
+
+    fn give(&self, path: &Path) {
+        if let Identity::Ordinary { uid, gid } = self.identity {
+            chown(path, Some(uid), Some(gid)).unwrap();
+        }
+        if path.is_dir() {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("left for a look: {}", self.directory.display());
+            return;
+        }
+        // Subordinate ids own most of it.
+        if !rustix::process::geteuid().is_root() {
+            let arguments = ["--user", "--map-root-user", "--map-auto", "rm", "-rf"];
+            let _ = Command::new("unshare").args(arguments).arg(self.roots_dir()).status();
+        }
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+impl Run {
+    #[track_caller]
+    pub fn ends_with(self, code: i32) -> Run {
+        assert_eq!(self.code, code, "the exit code of {self}");
+        self
+    }
+
+    /// stderr holds this text.
+    #[track_caller]
+    pub fn says(&self, text: &str) -> &Run {
+        assert!(self.stderr.contains(text), "not said: {text:?} by {self}");
+        self
+    }
+
+    #[track_caller]
+    pub fn says_not(&self, text: &str) -> &Run {
+        assert!(!self.stderr.contains(text), "said: {text:?} by {self}");
+        self
+    }
+
+    /// What `--metadata-file` tells.
+    #[track_caller]
+    pub fn metadata(&self) -> Metadata {
+        let text = self.metadata.as_ref().unwrap_or_else(|| panic!("no metadata from {self}"));
+        serde_json::from_slice(text).unwrap_or_else(|error| panic!("bad metadata ({error}) from {self}"))
+    }
+
+    #[track_caller]
+    pub fn layer(&self, name: &str) -> LayerReport {
+        let layer = self.metadata().layers.into_iter().find(|layer| layer.name == name);
+        layer.unwrap_or_else(|| panic!("no layer {name} in the metadata of {self}"))
+    }
+
+    /// Exactly these layers were built, all others were hits.
+    #[track_caller]
+    pub fn built(&self, names: &[&str]) -> &Run {
+        let layers = self.metadata().layers;
+        let built: Vec<&str> =
+            layers.iter().filter(|layer| layer.status == Status::Built).map(|layer| layer.name.as_str()).collect();
+        assert_eq!(built, names, "what was built by {self}");
+        let others = layers.iter().filter(|layer| layer.status != Status::Built);
+        others.for_each(|layer| assert_eq!(layer.status, Status::Hit, "{} in {self}", layer.name));
+        self
+    }
+
+    /// (name, diff ids) of each layer.
+    #[track_caller]
+    pub fn digests(&self) -> Vec<(String, Vec<DiffId>)> {
+        self.metadata().layers.into_iter().map(|layer| (layer.name, layer.diff_ids)).collect()
+    }
+
+    /// Digest of an image.
+    #[track_caller]
+    pub fn image(&self, tag: &str) -> String {
+        let image = self.metadata().images.into_iter().find(|image| image.tag == tag);
+        image.unwrap_or_else(|| panic!("no image {tag} in the metadata of {self}")).digest.to_string()
+    }
+}
+
+impl std::fmt::Display for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let Run { what, code, stdout, stderr, .. } = self;
+        write!(f, "{what}\n--- exit code {code}\n--- stdout\n{stdout}\n--- stderr\n{stderr}\n---")
+    }
+}
