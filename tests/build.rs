@@ -171,6 +171,7 @@ env:
     test \"$TERM\" = dumb && test \"$HOME\" = /root && test \"$GIVEN\" = 'a b'
     test -n \"$SOURCE_DATE_EPOCH\" && test -z \"$SECRET\"
     ! env | grep -q ^STACKER
+    echo heard > /dev/stderr && echo heard > /dev/stdout
     test -c /dev/null && test -d /proc/self && test -d /sys/kernel
     ! read -r line
     grep -q stacker /etc/hosts

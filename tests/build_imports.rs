@@ -97,8 +97,8 @@ builder:
   run: |
     mkdir -p /out/deep
     echo '#!/bin/sh' > /out/tool
-    chmod 4755 /out/tool
     chown 7:8 /out/tool
+    chmod 4755 /out/tool
     ln -s tool /out/link
     echo x > /out/deep/x
 image:

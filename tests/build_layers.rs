@@ -101,8 +101,13 @@ fn unpacked_by_umoci(space: &Space, expected: &str) {
     };
     run(Command::new("umoci").args(["unpack", "--image", &image]).arg(&bundle));
     let root = bundle.join("rootfs");
-    run(Command::new("chroot").arg(&root).args(["/bin/sh", "-c", LISTING]).env_clear());
-    assert_same("unpacked by umoci", &std::fs::read_to_string(root.join("listing")).unwrap(), expected);
+    run(Command::new("chroot")
+        .arg(&root)
+        .args(["/bin/sh", "-c", LISTING])
+        .env_clear()
+        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin"));
+    let found = std::fs::read(root.join("listing")).unwrap();
+    assert_same("unpacked by umoci", &String::from_utf8_lossy(&found), expected);
 }
 
 #[track_caller]

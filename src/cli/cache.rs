@@ -1,9 +1,9 @@
 //! `stacker cache`: what the database knows, gathered for [`crate::inspect`] to show.
 
-use crate::database::{self, Database};
+use crate::database::{CacheRow, Database};
 use crate::digest::Key;
 use crate::error::{Error, Result};
-use crate::inspect::cache::{CacheEntry, CachePath, CacheRow, render_entries, render_list};
+use crate::inspect::cache::{CacheEntry, CachePath, render_entries, render_list};
 
 use super::Cache;
 use super::options::Directories;
@@ -20,9 +20,9 @@ pub fn cache(directories: &Directories, command: Cache) -> Result<String> {
     }
     let rows = database.list()?;
     match command {
-        Cache::Ls { json } => Ok(render_list(&rows.into_iter().map(row).collect::<Vec<_>>(), json)),
+        Cache::Ls { json } => Ok(render_list(&rows, json)),
         Cache::Show { name, json } => {
-            let chosen: Vec<database::CacheRow> = rows.into_iter().filter(|row| is_named(row, &name)).collect();
+            let chosen: Vec<CacheRow> = rows.into_iter().filter(|row| is_named(row, &name)).collect();
             if chosen.is_empty() {
                 return Err(Error::Usage(format!("nothing in the cache is named {name}; see stacker cache ls")));
             }
@@ -34,20 +34,15 @@ pub fn cache(directories: &Directories, command: Cache) -> Result<String> {
 }
 
 /// By a layer's name, else by the first digits (four or more) of the key.
-fn is_named(row: &database::CacheRow, name: &str) -> bool {
+fn is_named(row: &CacheRow, name: &str) -> bool {
     row.layers.iter().any(|layer| layer == name) || (name.len() >= 4 && row.key.hex().starts_with(name))
 }
 
-fn row(row: database::CacheRow) -> CacheRow {
-    let database::CacheRow { key, kind, layers, diff_id, bytes, seconds, created, last_used } = row;
-    CacheRow { key, kind, layers, diff_id, bytes, seconds, created, last_used }
-}
-
-fn entry(directories: &Directories, database: &Database, found: database::CacheRow) -> Result<CacheEntry> {
+fn entry(directories: &Directories, database: &Database, found: CacheRow) -> Result<CacheEntry> {
     let Some(action) = database.action(&found.key)? else {
         return Err(Error::Machine(format!("the action of {} is not in the database", found.key)));
     };
-    Ok(CacheEntry { action, paths: paths(directories, database, &found.key, found.diff_id)?, row: row(found) })
+    Ok(CacheEntry { action, paths: paths(directories, database, &found.key, found.diff_id)?, row: found })
 }
 
 /// Where the data of a result lies, as far as it is there.

@@ -16,6 +16,11 @@ use super::{Build, Cli, Command, Global};
 /// Runs a command; returns the exit code.
 pub fn run(cli: Cli) -> Result<i32> {
     let directories = Directories::resolve(&cli.global)?;
+    if cli.global.debug {
+        let Directories { stacker, roots, oci, .. } = &directories;
+        let (stacker, roots, oci) = (stacker.0.display(), roots.0.display(), oci.display());
+        eprintln!("debug: stacker directory {stacker}, roots directory {roots}, layout {oci}");
+    }
     match cli.command {
         Command::Build(arguments) => {
             // Forks, so it comes before any thread.

@@ -41,7 +41,7 @@ pub struct Global {
     /// Kind of snapshot store
     #[arg(long, global = true, value_name = "TYPE")]
     pub storage_type: Option<StorageType>,
-    /// Tell more about what goes wrong
+    /// Tell which directories are used, and all that is known of an error
     #[arg(long, global = true)]
     pub debug: bool,
     /// Warnings and errors only
@@ -178,9 +178,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
             return if error.use_stderr() { 2 } else { 0 };
         }
     };
+    let debug = cli.global.debug;
     match commands::run(cli) {
         Ok(code) => code,
         Err(error) => {
+            if debug {
+                eprintln!("debug: {error:?}");
+            }
             match &error {
                 // Rendered with places already.
                 crate::Error::Stackerfile(text) => eprintln!("{text}"),

@@ -2,9 +2,12 @@
 //! answer questions, do steps and compress layers.
 
 mod lookup;
+mod pack;
 mod questions;
+mod report;
 mod site;
 mod step;
+mod why;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::os::unix::fs::MetadataExt;
@@ -19,9 +22,9 @@ use crate::digest::{BlobDigest, Chain, DiffId, Key};
 use crate::error::{Error, Result};
 use crate::graph::{LayerGraph, LayerIndex, NodeSource};
 use crate::progress::{Event, LayerStatus};
-use crate::reason::{Reason, compare};
 use crate::worker::message::Compression;
 
+pub use pack::codec;
 use site::Lost;
 pub use site::{BlobPlace, Learned, Site, layer_info};
 use step::StepEnd;
@@ -381,148 +384,14 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// Compresses the layers of an emitted image that have no blob yet.
-    fn want_blobs(&mut self, layer: LayerIndex) -> Result<()> {
-        let chain = self.decider.chain(layer).0.clone();
-        for end in 1..=chain.0.len() {
-            let diff_id = chain.0[end - 1];
-            let known = self.site.base_blobs.contains_key(&diff_id) || self.blob(&diff_id)?.is_some();
-            if !known && self.packing.insert(diff_id) {
-                self.packs.push_back(Chain(chain.0[..end].to_vec()));
-            }
-        }
-        Ok(())
-    }
-
-    /// The blob of an own layer in the wanted compression, where the store holds it.
-    fn blob(&self, diff_id: &DiffId) -> Result<Option<(BlobDigest, u64)>> {
-        let known = self.database.blob(diff_id, &codec(self.options.compression))?;
-        Ok(known.filter(|(digest, _)| self.site.stacker.blob(digest).exists()))
-    }
-
-    fn start_pack(&mut self, chain: Chain) -> Result<()> {
-        let blobs = self.blobs(&chain)?;
-        let (site, sender, compression) = (self.site.clone(), self.sender.clone(), self.options.compression);
-        self.busy += 1;
-        std::thread::spawn(move || {
-            let end = site.pack(&chain, compression, &blobs);
-            drop(sender.send(Message::Packed { chain, end }));
-        });
-        Ok(())
-    }
-
-    fn packed(&mut self, chain: Chain, end: Result<(BlobDigest, u64), Lost>) -> Result<()> {
-        let Some(&diff_id) = chain.0.last() else { return Ok(()) };
-        self.packing.remove(&diff_id);
-        match end {
-            Ok((blob, size)) => self.database.put_blob(&diff_id, &codec(self.options.compression), &blob, size)?,
-            Err(Lost::Error(error)) => {
-                self.failure.get_or_insert(error);
-            }
-            Err(Lost::Evicted(id)) => self.evicted(id, |_| ())?,
-        }
-        Ok(())
-    }
-
-    fn reason(&self, run: &Run) -> Result<Reason> {
-        match run.why {
-            Why::Forced => return Ok(Reason::Forced),
-            Why::Evicted => return Ok(Reason::Evicted),
-            Why::Missing => {}
-        }
-        let node = &self.graph[run.id.layer];
-        let scope = node.layer.place.path.to_string_lossy().into_owned();
-        let mut earlier = self.database.last_actions(&scope, &node.layer.name)?;
-        if earlier.is_empty() {
-            earlier = self.database.last_actions_anywhere(&node.layer.name)?;
-        }
-        let kinds = self.decider.kinds(run.id.layer);
-        let same_shape = earlier.len() == kinds.len();
-        let old = match earlier.get(run.id.step) {
-            Some(key) if *key == run.key => return Ok(Reason::NoResult),
-            Some(key) if same_shape => self.database.action(key)?,
-            _ => self.nearest(&earlier, run)?,
-        };
-        let files = |old, new| questions::changed_files(&self.site, old, new);
-        Ok(old.map_or(Reason::NeverBuilt, |old| Reason::Changed(compare(&old, &run.action, &files))))
-    }
-
-    /// Where steps came or went: the last earlier action of the same kind.
-    fn nearest(&self, earlier: &[Key], run: &Run) -> Result<Option<crate::action::Action>> {
-        let mut nearest = None;
-        for key in earlier {
-            nearest = self.database.action(key)?.filter(|old| old.kind.name() == run.action.kind.name()).or(nearest);
-        }
-        Ok(nearest)
-    }
-
     fn name(&self, layer: LayerIndex) -> String {
         self.graph[layer].layer.name.clone()
-    }
-
-    fn reports(&mut self) -> Result<BTreeMap<LayerIndex, LayerReport>> {
-        let mut reports = BTreeMap::new();
-        for &layer in &self.wanted {
-            let decided = self.decider.decided(layer);
-            let chain = self.decider.chain(layer).0;
-            let mut saved = 0.0;
-            for hit in decided.iter().filter(|decided| !decided.built) {
-                saved += self.database.result(&hit.key)?.map_or(0.0, |result| result.seconds);
-            }
-            let report = LayerReport {
-                status: self.layer_status(layer),
-                seconds: self.seconds.get(&layer).copied().unwrap_or_default(),
-                saved,
-                reason: self.reasons.get(&layer).cloned(),
-                key: decided.last().map(|decided| decided.key),
-                chain: chain.clone(),
-                time: decided
-                    .iter()
-                    .filter(|decided| decided.outcome.diff_id.is_some())
-                    .map(|decided| decided.time)
-                    .next_back(),
-                own: decided.iter().filter_map(|decided| decided.outcome.diff_id).collect(),
-            };
-            reports.insert(layer, report);
-        }
-        self.remember_actions()?;
-        Ok(reports)
-    }
-}
-
-impl Execution<'_> {
-    /// The keys of this build, for the reasons of the next.
-    fn remember_actions(&self) -> Result<()> {
-        let keys = |layer| self.decider.decided(layer).iter().map(|decided| decided.key).collect::<Vec<_>>();
-        let all: Vec<_> = self
-            .wanted
-            .iter()
-            .map(|&layer| {
-                let scope = self.graph[layer].layer.place.path.to_string_lossy().into_owned();
-                (scope, self.name(layer), keys(layer))
-            })
-            .filter(|(.., keys)| !keys.is_empty())
-            .collect();
-        let rows: Vec<_> = all.iter().map(|(scope, name, keys)| (&**scope, &**name, &**keys)).collect();
-        self.database.put_all_last_actions(&rows)?;
-        let used: Vec<Key> = all.iter().flat_map(|(.., keys)| keys.iter().copied()).collect();
-        self.database.touch(&used)
     }
 }
 
 /// What the Decider needs of a stored result.
 fn outcome(result: &ActionResult) -> Outcome {
     Outcome { diff_id: result.diff_id, newest: result.layer.as_ref().map_or(0, |layer| layer.newest.rounded_up()) }
-}
-
-/// How a blob's compression is named in the database: codec, level, encoder version.
-pub fn codec(compression: Compression) -> String {
-    let version = crate::compress::ENCODER_VERSION;
-    match compression {
-        Compression::Gzip(level) => format!("gzip-{level}/{version}"),
-        Compression::Zstd(level) => format!("zstd-{level}/{version}"),
-        Compression::None => format!("none/{version}"),
-    }
 }
 
 fn source_name(node: &crate::graph::Node, import: usize) -> String {

@@ -74,7 +74,10 @@ fn unpack(site: &Site, node: &Node) -> Result<StepEnd> {
     };
     let tar = File::open(path).at("open", path)?;
     let job = Job::UnpackTar { draft: site.unique() };
-    sealed(site, node, |listing| site.job(job, vec![tar.into(), listing]))
+    sealed(site, node, |listing| site.job(job, vec![tar.into(), listing])).map_err(|error| match error {
+        Error::Build(message) => Error::Build(format!("{}: {message}", path.display())),
+        other => other,
+    })
 }
 
 fn import(site: &Site, node: &Node, run: &Run, index: usize, tree: TreeDigest, dest: &str) -> Result<StepEnd> {
@@ -191,7 +194,12 @@ fn in_sandbox(site: &Site, node: &Node, run: &Run, job: RunJob) -> Result<StepEn
     let (output, input) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at("make a pipe for", &path)?;
     let listing = site.tmp_file()?;
     let listing_copy = listing.as_file().try_clone().at("duplicate", listing.path())?;
-    site.ready()?;
+    let (uid, gid) = site.ready()?.root;
+    if rustix::process::geteuid().is_root() {
+        // Opening a pipe anew asks who owns it: `echo > /dev/stderr` must work.
+        let owner = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+        rustix::fs::fchown(&input, Some(owner.0), Some(owner.1)).at("chown the pipe for", &path)?;
+    }
     let pending = site.holder.submit(Job::Run(Box::new(job)), vec![input, listing_copy.into()])?;
     let last = follow(site, node, File::from(output), &mut log).at("write", &path)?;
     match pending.wait()? {

@@ -113,16 +113,18 @@ fn for_root() -> Result<IdMap> {
         }
     };
     let (uid, gid) = (start("/etc/subuid", &uids)?, start("/etc/subgid", &gids)?);
-    let (uid, gid, tier) = match (uid, gid) {
-        (Some(uid), Some(gid)) => (uid, gid, Tier::Full),
-        _ if covers(&uids, 0) && covers(&gids, 0) => (0, 0, Tier::Inner),
-        _ => {
-            return Err(Error::Machine(format!(
-                "this container has fewer than {IDS} ids, which a build needs: start it with a larger range"
-            )));
-        }
-    };
-    Ok(IdMap { uids: vec![(0, uid, IDS)], gids: vec![(0, gid, IDS)], tier, own_hand: true })
+    if let (Some(uid), Some(gid)) = (uid, gid) {
+        let tier = Tier::Full;
+        return Ok(IdMap { uids: vec![(0, uid, IDS)], gids: vec![(0, gid, IDS)], tier, own_hand: true });
+    }
+    let (uids, gids) = (identity(&uids), identity(&gids));
+    let enough = |map: &[Extent]| map.iter().map(|(.., count)| count).sum::<u32>() == IDS;
+    if !enough(&uids) || !enough(&gids) {
+        return Err(Error::Machine(format!(
+            "this container has fewer than {IDS} ids, which a build needs: start it with a larger range"
+        )));
+    }
+    Ok(IdMap { uids, gids, tier: Tier::Inner, own_hand: true })
 }
 
 fn for_user(uid: u32) -> Result<IdMap> {
@@ -171,6 +173,15 @@ fn current(name: &str) -> Result<Vec<Extent>> {
         Some((words.next()?.ok()?, words.next()?.ok()?, words.next()?.ok()?))
     };
     Ok(text.lines().filter_map(line).collect())
+}
+
+/// The map in which the first 65,536 ids stand for themselves, as far as they exist. The kernel takes no extent that
+/// reaches over several of the namespace above.
+fn identity(map: &[Extent]) -> Vec<Extent> {
+    let clip = |(inside, _, count): &Extent| (*inside, *inside, (*count).min(IDS.saturating_sub(*inside)));
+    let mut extents: Vec<Extent> = map.iter().map(clip).filter(|(.., count)| *count > 0).collect();
+    extents.sort_unstable();
+    extents
 }
 
 /// Whether all of the 65,536 ids from `start` on exist, in one extent.

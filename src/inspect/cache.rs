@@ -7,29 +7,8 @@ use serde_json::{Value, json};
 
 use super::table::{Facts, NOTHING_THERE, bytes, columns, moment, plain};
 use crate::action::{Action, Field};
-use crate::digest::{DiffId, Key};
+pub use crate::database::CacheRow;
 use crate::progress::duration;
-
-/// One result.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CacheRow {
-    /// The key.
-    pub key: Key,
-    /// `unpack`, `import`, `run`.
-    pub kind: String,
-    /// Layers whose last build used it.
-    pub layers: Vec<String>,
-    /// The layer; `None`: nothing changed.
-    pub diff_id: Option<DiffId>,
-    /// Bytes of file content.
-    pub bytes: u64,
-    /// How long it took to build.
-    pub seconds: f64,
-    /// When it was built, in seconds since 1970.
-    pub created: i64,
-    /// When a build last used it.
-    pub last_used: i64,
-}
 
 /// One result with what led to it.
 #[derive(Clone, Debug, PartialEq)]

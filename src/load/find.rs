@@ -36,6 +36,10 @@ pub fn find(dir: &Path, options: &Options) -> Result<Vec<PathBuf>> {
     drop(sender);
     let mut files = receiver.into_iter().collect::<Result<Vec<PathBuf>>>()?;
     files.sort();
+    if files.is_empty() {
+        let dir = dir.display();
+        return Err(Error::Build(format!("there is no stackerfile below {dir}: no file matches {pattern}")));
+    }
     Ok(files)
 }
 

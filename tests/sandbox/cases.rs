@@ -187,7 +187,7 @@ fn left_over_server_is_ended() {
     let script = "sleep 4321 & (setsid sh -c 'trap \"echo bye > /bye; exit\" TERM; echo x > /up; while :; do sleep 0.01; done' &)
         while ! test -e /up; do :; done; exit 3";
     assert_eq!(site.run(script).code(), 3);
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     assert!(!running("sleep 4321"));
     assert_eq!(site.upper_names(), "bye up", "it had time to clean up");
 }
@@ -197,7 +197,7 @@ fn stubborn_server_is_killed() {
     let start = Instant::now();
     site.run("(trap '' TERM; sleep 4322) & sleep 0.1").printed();
     let took = start.elapsed();
-    assert!(took > Duration::from_millis(500) && took < Duration::from_secs(3), "{took:?}");
+    assert!(took > Duration::from_millis(500) && took < Duration::from_secs(5), "{took:?}");
     assert!(!running("sleep 4322"));
 }
 
@@ -265,20 +265,17 @@ fn init_is_out_of_reach() {
 fn missing_interpreter_is_named() {
     let ran = Site::new().run("#!/usr/bin/perl -w\n");
     let failure = ran.failure();
-    assert_eq!(failure.message, "cannot run the script: the base has no /usr/bin/perl");
+    assert_eq!(failure.message, "the base has no /usr/bin/perl");
     assert!(failure.users);
 
     let mut site = Site::new();
     fs::write(site.path("trees/base/bin/tool"), "no program").unwrap();
-    assert_eq!(
-        site.run("#!/bin/tool\n").failure().message,
-        "cannot run the script: /bin/tool in the base is not executable"
-    );
+    assert_eq!(site.run("#!/bin/tool\n").failure().message, "/bin/tool in the base is not executable");
     let mut site = Site::new();
     fs::write(site.path("trees/base/bin/tool"), "no program").unwrap();
     sh(&format!("chmod 755 {}", site.path("trees/base/bin/tool").display()));
     let ran = site.run("#!/bin/tool\n");
-    assert_eq!(ran.failure().message, "cannot run the script: /bin/tool in the base is no program for this machine");
+    assert_eq!(ran.failure().message, "/bin/tool in the base is no program for this machine");
 }
 
 fn owners_modes_and_nodes() {

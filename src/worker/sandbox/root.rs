@@ -102,7 +102,9 @@ fn copy_attributes(from: &Path, to: &Path) -> io::Result<()> {
     fs::set_permissions(to, Permissions::from_mode(metadata.mode() & 0o7777))?;
     let mut names = vec![0; 65536];
     let length = rustix::fs::listxattr(from, &mut names).unwrap_or(0);
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    // Labels of the machine's security module are its own business.
+    let names = names[..length].split(|byte| *byte == 0);
+    for name in names.filter(|name| !name.is_empty() && !name.starts_with(b"security.")) {
         let mut value = vec![0; 65536];
         let length = rustix::fs::getxattr(from, name, &mut value)?;
         rustix::fs::setxattr(to, name, &value[..length], rustix::fs::XattrFlags::empty())?;

@@ -26,8 +26,6 @@ const LIMITS: [(Resource, u64, u64); 3] = [
     (Resource::RLIMIT_CORE, 0, 0),
     (Resource::RLIMIT_STACK, 8 << 20, u64::MAX),
 ];
-/// The same ids inside as outside.
-const IDENTITY: &[u8] = b"0 0 65536\n";
 /// Where the script lies in the sandbox.
 const PROGRAM: &CStr = c"/stacker/run";
 
@@ -126,8 +124,7 @@ impl Program {
     }
 
     fn failure(&self, error: Errno, why: String) -> Failure {
-        let message = format!("cannot run the script: {why}");
-        Failure { step: "run the script".into(), errno: Some(error as i32), message, users: true }
+        Failure { step: "run the script".into(), errno: Some(error as i32), message: why, users: true }
     }
 }
 
@@ -157,11 +154,24 @@ fn leave_keyring() -> io::Result<()> {
     }
 }
 
+/// The map in which every id of `own` stands for itself. Line by line, since the kernel takes no line that reaches over
+/// several of the namespace above.
+fn identity(own: &str) -> String {
+    let lines = own.lines().filter_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let (first, _, count) = (words.next()?, words.next()?, words.next()?);
+        Some(format!("{first} {first} {count}\n"))
+    });
+    lines.collect()
+}
+
 /// PID 1 has the capabilities for it; the process itself could map only one id.
 fn map_ids(pid: Pid) -> Result<(), Failure> {
     for name in ["uid_map", "gid_map"] {
+        let own = format!("/proc/self/{name}");
+        let own = fs::read_to_string(&own).during(format!("read {own}"))?;
         let path = format!("/proc/{pid}/{name}");
-        fs::write(&path, IDENTITY).during(format!("write {path}"))?;
+        fs::write(&path, identity(&own)).during(format!("write {path}"))?;
     }
     Ok(())
 }

@@ -1,0 +1,58 @@
+//! What a build leaves behind for its summary and for the next build.
+
+use std::collections::BTreeMap;
+
+use crate::digest::Key;
+use crate::error::Result;
+use crate::graph::LayerIndex;
+
+use super::{Execution, LayerReport};
+
+impl Execution<'_> {
+    pub(super) fn reports(&mut self) -> Result<BTreeMap<LayerIndex, LayerReport>> {
+        let mut reports = BTreeMap::new();
+        for &layer in &self.wanted {
+            let decided = self.decider.decided(layer);
+            let chain = self.decider.chain(layer).0;
+            let mut saved = 0.0;
+            for hit in decided.iter().filter(|decided| !decided.built) {
+                saved += self.database.result(&hit.key)?.map_or(0.0, |result| result.seconds);
+            }
+            let report = LayerReport {
+                status: self.layer_status(layer),
+                seconds: self.seconds.get(&layer).copied().unwrap_or_default(),
+                saved,
+                reason: self.reasons.get(&layer).cloned(),
+                key: decided.last().map(|decided| decided.key),
+                chain: chain.clone(),
+                time: decided
+                    .iter()
+                    .filter(|decided| decided.outcome.diff_id.is_some())
+                    .map(|decided| decided.time)
+                    .next_back(),
+                own: decided.iter().filter_map(|decided| decided.outcome.diff_id).collect(),
+            };
+            reports.insert(layer, report);
+        }
+        self.remember_actions()?;
+        Ok(reports)
+    }
+
+    /// The keys of this build, for the reasons of the next.
+    pub(super) fn remember_actions(&self) -> Result<()> {
+        let keys = |layer| self.decider.decided(layer).iter().map(|decided| decided.key).collect::<Vec<_>>();
+        let all: Vec<_> = self
+            .wanted
+            .iter()
+            .map(|&layer| {
+                let scope = self.graph[layer].layer.place.path.to_string_lossy().into_owned();
+                (scope, self.name(layer), keys(layer))
+            })
+            .filter(|(.., keys)| !keys.is_empty())
+            .collect();
+        let rows: Vec<_> = all.iter().map(|(scope, name, keys)| (&**scope, &**name, &**keys)).collect();
+        self.database.put_all_last_actions(&rows)?;
+        let used: Vec<Key> = all.iter().flat_map(|(.., keys)| keys.iter().copied()).collect();
+        self.database.touch(&used)
+    }
+}
