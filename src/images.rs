@@ -58,11 +58,6 @@ pub fn export(
         for warning in image.warnings(name) {
             export.site.tell(Event::Warning(warning));
         }
-        if !layout.is_current(name, &image.manifest().digest) {
-            for layer in &image.layers {
-                layout.put_blob(&layer.source, &layer.blob)?;
-            }
-        }
         layout.put_image(&image, name)?;
         order.push(name.clone());
     }

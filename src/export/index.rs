@@ -1,6 +1,6 @@
 //! `index.json` as data: foreign entries and fields stay as they are, our tags stand in the order of a serial build.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -50,13 +50,14 @@ impl Index {
         serde_json::to_vec(&json).expect("JSON values are always JSON")
     }
 
-    /// What a tag leads to; `None` also when several entries share it.
-    pub fn digest(&self, tag: &str) -> Option<BlobDigest> {
-        let mut tagged = self.entries.iter().filter(|entry| tag_of(entry) == Some(tag));
-        match (tagged.next(), tagged.next()) {
-            (Some(entry), None) => digest_of(entry),
-            _ => None,
+    /// What each tag leads to; a tag that several entries share leads nowhere. One pass, since a build asks for all.
+    pub fn digests(&self) -> HashMap<&str, BlobDigest> {
+        let mut digests = HashMap::with_capacity(self.entries.len());
+        for entry in &self.entries {
+            let Some(tag) = tag_of(entry) else { continue };
+            digests.entry(tag).and_modify(|digest| *digest = None).or_insert_with(|| digest_of(entry));
         }
+        digests.into_iter().filter_map(|(tag, digest)| Some((tag, digest?))).collect()
     }
 
     /// With `new` entries by tag, and the tags of `order` in that order. Tags that are neither here nor new are passed
@@ -156,7 +157,8 @@ mod tests {
             let order: Vec<_> = order.split_whitespace().map(str::to_owned).collect();
             let merged = index.merged(&new, &order);
             assert_eq!(tags(&merged), want, "{have:?} + {new:?}");
-            assert!(new.keys().all(|tag| merged.digest(tag) == Some(BlobDigest([2; 32]))));
+            let digests = merged.digests();
+            assert!(new.keys().all(|tag| digests.get(tag.as_str()) == Some(&BlobDigest([2; 32]))));
         }
     }
 
@@ -179,7 +181,7 @@ mod tests {
     fn a_tag_that_stands_twice_becomes_one() {
         let mut index = Index::empty();
         index.entries = vec![entry("a", 1), entry("b", 1), entry("a", 3)];
-        assert_eq!(index.digest("a"), None);
+        assert_eq!(index.digests().get("a"), None);
         let merged = index.merged(&BTreeMap::from([("a".to_owned(), entry("a", 2))]), &[]);
         assert_eq!(tags(&merged), "a b");
     }

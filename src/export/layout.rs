@@ -28,6 +28,8 @@ pub struct Export {
     root: PathBuf,
     /// As it was when the layout was opened.
     index: Index,
+    /// What the tags of `index` lead to.
+    tagged: HashMap<String, BlobDigest>,
     notes: Notes,
     pending: Mutex<Pending>,
 }
@@ -69,12 +71,13 @@ impl Export {
         create(oci_dir)?;
         let index = Index::read(&oci_dir.join("index.json"))?.unwrap_or_else(Index::empty);
         let root = oci_dir.to_path_buf();
-        Ok(Export { notes: Notes::of(&root), root, index, pending: Mutex::default() })
+        let tagged = index.digests().into_iter().map(|(tag, digest)| (tag.to_owned(), digest)).collect();
+        Ok(Export { notes: Notes::of(&root), root, index, tagged, pending: Mutex::default() })
     }
 
     /// Whether `tag` leads to this manifest and all its blobs are there, by name and size. Reads one small file.
     pub fn is_current(&self, tag: &str, manifest_digest: &BlobDigest) -> bool {
-        if self.index.digest(tag).as_ref() != Some(manifest_digest) {
+        if self.tagged.get(tag) != Some(manifest_digest) {
             return false;
         }
         let Ok(bytes) = std::fs::read(blob_path(&self.root, manifest_digest)) else { return false };
@@ -116,7 +119,7 @@ impl Export {
     /// Makes the tags visible. `tag_order` lists the tags of this build in the order of a serial build; the answer
     /// names those of them that the layout has then. Nothing is written when nothing changes.
     pub fn commit(self, tag_order: &[String]) -> Result<Vec<Written>> {
-        let Export { root, index: before, notes, pending } = self;
+        let Export { root, index: before, notes, pending, .. } = self;
         let Pending { entries, blobs, added, .. } = pending.into_inner().unwrap_or_else(|lock| lock.into_inner());
         if entries.is_empty() && before.merged(&entries, tag_order) == before {
             return Ok(written(&before, &before, tag_order));
@@ -221,9 +224,10 @@ fn entry(image: &ImageState, tag: &str, size: u64, digest: &BlobDigest) -> Descr
 }
 
 fn written(before: &Index, after: &Index, tags: &[String]) -> Vec<Written> {
+    let (before, after) = (before.digests(), after.digests());
     let one = |tag: &String| {
-        let digest = after.digest(tag)?;
-        Some(Written { tag: tag.clone(), digest, changed: before.digest(tag) != Some(digest) })
+        let digest = *after.get(tag.as_str())?;
+        Some(Written { tag: tag.clone(), digest, changed: before.get(tag.as_str()) != Some(&digest) })
     };
     tags.iter().filter_map(one).collect()
 }
