@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use oci_spec::image::MediaType;
+use rayon::prelude::*;
 
 use crate::build::Request;
 use crate::database::Database;
@@ -51,17 +52,19 @@ pub fn export(
     }
     let mut composer = Composer { export, reports, database, states: HashMap::new() };
     let layout = export::Export::open(&export.request.directories.oci)?;
-    let mut order = Vec::new();
+    let mut images = Vec::new();
+    database.begin_reading()?;
     for layer in emitted {
-        let name = &export.graph[layer].layer.name;
+        let name = export.graph[layer].layer.name.clone();
         let image = composer.state(layer)?;
-        for warning in image.warnings(name) {
+        for warning in image.warnings(&name) {
             export.site.tell(Event::Warning(warning));
         }
-        layout.put_image(&image, name)?;
-        order.push(name.clone());
+        images.push((name, image));
     }
-    layout.commit(&order)
+    database.end_reading()?;
+    images.par_iter().try_for_each(|(name, image)| layout.put_image(image, name).map(drop))?;
+    layout.commit(&images.into_iter().map(|(name, _)| name).collect::<Vec<_>>())
 }
 
 struct Composer<'a> {

@@ -29,11 +29,32 @@ pub struct Database {
     boot: String,
     /// A damaged page was met: said once, and the next start rebuilds.
     damaged: Cell<bool>,
+    /// A read transaction is open, see [`Database::begin_reading`].
+    reading: Cell<bool>,
 }
 
 impl Database {
+    /// Until [`Database::end_reading`], or the first write, all queries are answered from the database as it is now:
+    /// thousands of them then lock the file once, not each time. What other processes write meanwhile is not seen.
+    pub fn begin_reading(&self) -> Result<()> {
+        if !self.reading.get() {
+            self.query(|connection| connection.execute_batch("BEGIN"))?;
+            self.reading.set(true);
+        }
+        Ok(())
+    }
+
+    /// Queries see what other processes wrote again.
+    pub fn end_reading(&self) -> Result<()> {
+        if self.reading.replace(false) {
+            self.query(|connection| connection.execute_batch("COMMIT"))?;
+        }
+        Ok(())
+    }
+
     /// A write transaction; it takes the write lock at once, since one that first reads could fail to get it later.
     fn write(&self) -> Result<Transaction<'_>> {
+        self.end_reading()?;
         Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate).map_err(|error| self.fault(error))
     }
 

@@ -48,7 +48,7 @@ impl Database {
             Found::Ready(connection) => connection,
             _ => prepare(dir, &boot, &mut warnings)?,
         };
-        let database = Database { connection, dir: dir.clone(), boot, damaged: false.into() };
+        let database = Database { connection, dir: dir.clone(), boot, damaged: false.into(), reading: false.into() };
         database.settle_boot()?;
         Ok((database, warnings))
     }

@@ -90,7 +90,8 @@ pub struct Execution<'a> {
     packing: HashSet<DiffId>,
     seconds: BTreeMap<LayerIndex, f64>,
     reasons: BTreeMap<LayerIndex, String>,
-    told: BTreeSet<LayerIndex>,
+    /// Layers whose end was not told yet.
+    untold: BTreeSet<LayerIndex>,
     retries: HashMap<LayerIndex, usize>,
     failure: Option<Error>,
 }
@@ -111,7 +112,6 @@ impl<'a> Execution<'a> {
         let (sender, receiver) = std::sync::mpsc::channel();
         Execution {
             graph,
-            wanted,
             claims: Claims::new(&site.stacker),
             site,
             database,
@@ -126,7 +126,8 @@ impl<'a> Execution<'a> {
             packing: HashSet::new(),
             seconds: BTreeMap::new(),
             reasons: BTreeMap::new(),
-            told: BTreeSet::new(),
+            untold: wanted.clone(),
+            wanted,
             retries: HashMap::new(),
             failure: None,
         }
@@ -141,8 +142,11 @@ impl<'a> Execution<'a> {
 
     /// Runs until everything is decided, or failed. Machine failures are errors; failed layers are in the reports.
     pub fn run(mut self) -> Result<BTreeMap<LayerIndex, LayerReport>> {
+        // Most layers of most builds are hits, which are found by queries alone.
+        self.database.begin_reading()?;
         loop {
             self.dispatch()?;
+            self.database.end_reading()?;
             if self.busy == 0 && self.waiting == 0 {
                 break;
             }
@@ -229,6 +233,7 @@ impl<'a> Execution<'a> {
 
     /// Another process may have finished while we asked or waited.
     fn claimed(&mut self, run: Box<Run>, claim: Claim) -> Result<()> {
+        self.database.end_reading()?;
         if run.why == Why::Missing
             && let Some(result) = self.database.result(&run.key)?
         {
@@ -328,7 +333,7 @@ impl<'a> Execution<'a> {
         }
         postpone(&mut self.decider);
         // The layers that are decided anew end a second time, and want their blobs then.
-        self.told.retain(|layer| self.decider.status(*layer) != Status::Open);
+        self.untold.extend(self.wanted.iter().filter(|layer| self.decider.status(**layer) == Status::Open));
         Ok(())
     }
 
@@ -358,12 +363,9 @@ impl<'a> Execution<'a> {
 
     /// Layers that came to their end since the last look: told, and their blobs made.
     fn tell_finished(&mut self) -> Result<()> {
-        for layer in self.wanted.clone() {
-            let status = self.decider.status(layer);
-            if self.told.contains(&layer) || status == Status::Open {
-                continue;
-            }
-            self.told.insert(layer);
+        let ended = |layer: &LayerIndex| self.decider.status(*layer) != Status::Open;
+        for layer in self.untold.iter().copied().filter(ended).collect::<Vec<_>>() {
+            self.untold.remove(&layer);
             let seconds = self.seconds.get(&layer).copied().unwrap_or_default();
             let status = self.layer_status(layer);
             self.site.tell(Event::Finished { layer: self.name(layer), status, seconds });

@@ -11,6 +11,7 @@ use super::{Execution, LayerReport};
 impl Execution<'_> {
     pub(super) fn reports(&mut self) -> Result<BTreeMap<LayerIndex, LayerReport>> {
         let mut reports = BTreeMap::new();
+        self.database.begin_reading()?;
         for &layer in &self.wanted {
             let decided = self.decider.decided(layer);
             let chain = self.decider.chain(layer).0;
@@ -35,6 +36,7 @@ impl Execution<'_> {
             reports.insert(layer, report);
         }
         self.remember_actions()?;
+        self.database.end_reading()?;
         Ok(reports)
     }
 

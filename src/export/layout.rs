@@ -89,11 +89,6 @@ impl Export {
         })
     }
 
-    /// Puts a blob into the layout: reflink, else hard link, else copy. Idempotent; the bytes are not hashed again.
-    pub fn put_blob(&self, source: &Path, digest: &BlobDigest) -> Result<()> {
-        self.put(digest, Origin::File { source: source.to_path_buf(), size: None })
-    }
-
     /// Puts all blobs of an image, its config and its manifest, and remembers the tag for the commit. An image that is
     /// current already adds nothing. The answer is the descriptor for the index.
     pub fn put_image(&self, image: &ImageState, tag: &str) -> Result<Descriptor> {
