@@ -1,7 +1,7 @@
 //! From decided layers to the images of the layout: each layer's image is its base's with its own layers and settings.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use oci_spec::image::MediaType;
 use rayon::prelude::*;
@@ -50,34 +50,53 @@ pub fn export(
     if emitted.is_empty() {
         return Ok(vec![]);
     }
-    let mut composer = Composer { export, reports, database, states: HashMap::new() };
     let layout = export::Export::open(&export.request.directories.oci)?;
-    let mut images = Vec::new();
-    database.begin_reading()?;
-    for layer in emitted {
-        let name = export.graph[layer].layer.name.clone();
-        let image = composer.state(layer)?;
-        for warning in image.warnings(&name) {
+    let composer = Composer::new(export, reports, database)?;
+    let compose = |layer: &LayerIndex| Ok((export.graph[*layer].layer.name.clone(), composer.state(*layer)?));
+    let images = emitted.par_iter().map(compose).collect::<Result<Vec<_>>>()?;
+    for (name, image) in &images {
+        for warning in image.warnings(name) {
             export.site.tell(Event::Warning(warning));
         }
-        images.push((name, image));
     }
-    database.end_reading()?;
     images.par_iter().try_for_each(|(name, image)| layout.put_image(image, name).map(drop))?;
     layout.commit(&images.into_iter().map(|(name, _)| name).collect::<Vec<_>>())
 }
 
+/// Composes images, on several threads.
 struct Composer<'a> {
     export: &'a Export<'a>,
     reports: &'a BTreeMap<LayerIndex, LayerReport>,
-    database: &'a Database,
-    states: HashMap<LayerIndex, Arc<ImageState>>,
+    /// Each own layer that has a blob.
+    layers: HashMap<DiffId, ExportLayer>,
+    /// By layer index, as far as they are composed.
+    states: Vec<OnceLock<Arc<ImageState>>>,
 }
 
-impl Composer<'_> {
+impl<'a> Composer<'a> {
+    /// Looks up every blob; composing asks the database no more.
+    fn new(
+        export: &'a Export,
+        reports: &'a BTreeMap<LayerIndex, LayerReport>,
+        database: &Database,
+    ) -> Result<Composer<'a>> {
+        let mut layers = HashMap::new();
+        database.begin_reading()?;
+        for diff_id in reports.values().flat_map(|report| &report.own) {
+            if !layers.contains_key(diff_id)
+                && let Some(layer) = layer(export, diff_id, database)?
+            {
+                layers.insert(*diff_id, layer);
+            }
+        }
+        database.end_reading()?;
+        let states = (0..export.graph.len()).map(|_| OnceLock::new()).collect();
+        Ok(Composer { export, reports, layers, states })
+    }
+
     /// The image of a layer; of a `build_only` layer, what it hands on.
-    fn state(&mut self, layer: LayerIndex) -> Result<Arc<ImageState>> {
-        if let Some(state) = self.states.get(&layer) {
+    fn state(&self, layer: LayerIndex) -> Result<Arc<ImageState>> {
+        if let Some(state) = self.states[layer.0].get() {
             return Ok(state.clone());
         }
         let node = &self.export.graph[layer];
@@ -87,29 +106,31 @@ impl Composer<'_> {
             NodeBase::Tar(_) | NodeBase::Scratch => Arc::new(ImageState::scratch(&node.layer.platform)),
         };
         let report = &self.reports[&layer];
-        let own = report.own.iter().map(|diff_id| self.layer(diff_id)).collect::<Result<Vec<_>>>()?;
+        let own = |diff_id| self.layers.get(diff_id).cloned().ok_or_else(|| no_blob(diff_id));
+        let own = report.own.iter().map(own).collect::<Result<Vec<_>>>()?;
         let created = self.export.request.created.or(self.export.settings.source_date_epoch).or(report.time);
         let name = &node.layer.name;
         let state = match node.layer.build_only {
             true => base.derive_files_only(name, &own, created),
             false => base.derive(name, &node.layer.settings, &own, created),
         };
-        let state = Arc::new(state);
-        self.states.insert(layer, state.clone());
-        Ok(state)
+        // Where two threads composed the same, the first one's stays.
+        Ok(self.states[layer.0].get_or_init(|| Arc::new(state)).clone())
     }
+}
 
-    fn layer(&self, diff_id: &DiffId) -> Result<ExportLayer> {
-        let compression = self.export.request.compression;
-        let Some((blob, size)) = self.database.blob(diff_id, &codec(compression))? else {
-            return Err(Error::Machine(format!("layer {diff_id} has no blob")));
-        };
-        let media_type = match compression {
-            Compression::Gzip(_) => MediaType::ImageLayerGzip,
-            Compression::Zstd(_) => MediaType::ImageLayerZstd,
-            Compression::None => MediaType::ImageLayer,
-        };
-        let source = self.export.site.stacker.blob(&blob);
-        Ok(ExportLayer { diff_id: *diff_id, blob, size, media_type, source, created_by: None })
-    }
+fn no_blob(diff_id: &DiffId) -> Error {
+    Error::Machine(format!("layer {diff_id} has no blob"))
+}
+
+fn layer(export: &Export, diff_id: &DiffId, database: &Database) -> Result<Option<ExportLayer>> {
+    let compression = export.request.compression;
+    let Some((blob, size)) = database.blob(diff_id, &codec(compression))? else { return Ok(None) };
+    let media_type = match compression {
+        Compression::Gzip(_) => MediaType::ImageLayerGzip,
+        Compression::Zstd(_) => MediaType::ImageLayerZstd,
+        Compression::None => MediaType::ImageLayer,
+    };
+    let source = export.site.stacker.blob(&blob);
+    Ok(Some(ExportLayer { diff_id: *diff_id, blob, size, media_type, source, created_by: None }))
 }

@@ -88,6 +88,8 @@ pub struct Execution<'a> {
     resumed: VecDeque<(Box<Run>, Claim)>,
     packs: VecDeque<Chain>,
     packing: HashSet<DiffId>,
+    /// Layers that were seen to have their blob.
+    packed: HashSet<DiffId>,
     seconds: BTreeMap<LayerIndex, f64>,
     reasons: BTreeMap<LayerIndex, String>,
     /// Layers whose end was not told yet.
@@ -124,6 +126,7 @@ impl<'a> Execution<'a> {
             resumed: VecDeque::new(),
             packs: VecDeque::new(),
             packing: HashSet::new(),
+            packed: HashSet::new(),
             seconds: BTreeMap::new(),
             reasons: BTreeMap::new(),
             untold: wanted.clone(),

@@ -14,8 +14,12 @@ impl Execution<'_> {
         let chain = self.decider.chain(layer).0.clone();
         for end in 1..=chain.0.len() {
             let diff_id = chain.0[end - 1];
-            let known = self.site.base_blobs.contains_key(&diff_id) || self.blob(&diff_id)?.is_some();
-            if !known && self.packing.insert(diff_id) {
+            if self.packed.contains(&diff_id) {
+                continue;
+            }
+            if self.site.base_blobs.contains_key(&diff_id) || self.blob(&diff_id)?.is_some() {
+                self.packed.insert(diff_id);
+            } else if self.packing.insert(diff_id) {
                 self.packs.push_back(Chain(chain.0[..end].to_vec()));
             }
         }
