@@ -309,8 +309,13 @@ impl Site {
     }
 
     /// Removes directories beneath the roots directory, whoever owns what is in them.
-    pub fn remove(&self, paths: Vec<String>) -> Result<()> {
-        self.job(Job::Remove { paths }, vec![]).map(|_| ())
+    pub fn remove(&self, mut paths: Vec<String>) -> Result<()> {
+        paths.retain(|path| self.roots.0.join(path).symlink_metadata().is_ok());
+        match paths.is_empty() {
+            // Mostly there is nothing, and a look is cheaper than a process.
+            true => Ok(()),
+            false => self.job(Job::Remove { paths }, vec![]).map(|_| ()),
+        }
     }
 
     /// Writes the blob of the topmost layer of `chain` into the store.
