@@ -262,8 +262,9 @@ fn refuse_other_directories(root: &Path) -> Result<()> {
     };
     for entry in entries {
         let name = entry.at("read", root)?.file_name();
-        let ours =
-            name.as_encoded_bytes().starts_with(b".stacker") || ["blobs", "index.json"].iter().any(|n| name == *n);
+        // `oci-layout`: another process makes the same layout at this moment.
+        let known = ["blobs", "index.json", "oci-layout"];
+        let ours = name.as_encoded_bytes().starts_with(b".stacker") || known.iter().any(|n| name == *n);
         if !ours {
             let (root, name) = (root.display(), name.to_string_lossy());
             return Err(Error::Usage(format!(
