@@ -1,8 +1,8 @@
 //! What a build imports from the host, by digest; and how it gets into the store.
 //!
-//! A tree is walked on every build ([`walk`]), but a file is read only where its stat list ([`stat_list`]) cannot vouch
+//! A tree is walked on every build (`walk`), but a file is read only where its stat list (`stat_list`) cannot vouch
 //! for it. Entries are normalised: 0644 or 0755 by the owner's execute bit, root's, no attributes, no times. Staging
-//! ([`stage`]) walks and hashes again what it copies, so that what a step sees is what its key says. Nothing here knows
+//! (`stage`) walks and hashes again what it copies, so that what a step sees is what its key says. Nothing here knows
 //! layers, keys or where stat lists are kept.
 
 mod filter;

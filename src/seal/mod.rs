@@ -1,7 +1,7 @@
 //! Sealing: what a run left in its upper directory becomes a delta, a listing and a diff id that say the same.
 //!
-//! One pass reads the upper and decides what of it is a change ([`walk`], [`change`]); the delta is then made equal to
-//! the list, and the layer tar is a pure function of the two ([`tar`]). Sealing a sealed delta again changes nothing.
+//! One pass reads the upper and decides what of it is a change (`walk`, `change`); the delta is then made equal to
+//! the list, and the layer tar is a pure function of the two (`tar`). Sealing a sealed delta again changes nothing.
 //! Nothing here knows of namespaces, mounts or caches.
 
 mod change;
