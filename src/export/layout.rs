@@ -61,7 +61,7 @@ struct Pending {
 /// Where the bytes of a blob come from.
 #[derive(Clone, Debug)]
 enum Origin {
-    File { source: PathBuf, size: Option<u64> },
+    File { source: PathBuf, size: u64 },
     Bytes(Vec<u8>),
 }
 
@@ -85,7 +85,7 @@ impl Export {
         let mut needed = manifest.layers().iter().chain([manifest.config()]);
         needed.all(|needed| {
             let digest = needed.digest().to_string().parse();
-            digest.is_ok_and(|digest| self.has(&digest, Some(needed.size())))
+            digest.is_ok_and(|digest| self.has(&digest, needed.size()))
         })
     }
 
@@ -99,7 +99,7 @@ impl Export {
             return Ok(entry);
         }
         for layer in &image.layers {
-            let origin = Origin::File { source: layer.source.clone(), size: Some(layer.size) };
+            let origin = Origin::File { source: layer.source.clone(), size: layer.size };
             self.put(&layer.blob, origin)?;
         }
         let config = image.config_document();
@@ -152,13 +152,13 @@ impl Export {
     }
 
     /// Looks on disk once for each blob.
-    fn has(&self, digest: &BlobDigest, size: Option<u64>) -> bool {
+    fn has(&self, digest: &BlobDigest, size: u64) -> bool {
         if let Some(seen) = self.pending().seen.get(digest) {
-            return size.is_none_or(|size| size == *seen);
+            return size == *seen;
         }
         let Some(found) = size_of(&self.root, digest) else { return false };
         self.pending().seen.insert(*digest, found);
-        size.is_none_or(|size| size == found)
+        size == found
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {
@@ -167,10 +167,10 @@ impl Export {
 }
 
 impl Origin {
-    fn size(&self) -> Option<u64> {
+    fn size(&self) -> u64 {
         match self {
             Origin::File { size, .. } => *size,
-            Origin::Bytes(bytes) => Some(bytes.len() as u64),
+            Origin::Bytes(bytes) => bytes.len() as u64,
         }
     }
 
@@ -184,13 +184,13 @@ impl Origin {
             Origin::Bytes(bytes) => write_file(root, &target, bytes),
             Origin::File { source, size } => {
                 let found = std::fs::metadata(source).at("stat", source)?.len();
-                match size {
-                    Some(size) if *size != found => Err(Error::Machine(format!(
+                if *size != found {
+                    return Err(Error::Machine(format!(
                         "blob {digest} is damaged: {} has {found} bytes, expected {size}",
                         source.display()
-                    ))),
-                    _ => clone_file(root, source, &target),
+                    )));
                 }
+                clone_file(root, source, &target)
             }
         }
     }
@@ -200,8 +200,8 @@ fn size_of(root: &Path, digest: &BlobDigest) -> Option<u64> {
     std::fs::metadata(blob_path(root, digest)).ok().filter(|found| found.is_file()).map(|found| found.len())
 }
 
-fn is_there(root: &Path, digest: &BlobDigest, size: Option<u64>) -> bool {
-    size_of(root, digest).is_some_and(|found| size.is_none_or(|size| size == found))
+fn is_there(root: &Path, digest: &BlobDigest, size: u64) -> bool {
+    size_of(root, digest) == Some(size)
 }
 
 /// The descriptor of an image in the index.
