@@ -149,39 +149,6 @@ fn a_hash_that_does_not_match_fails() {
 }
 
 #[test]
-fn make_rebuilds_a_source_that_an_import_changed() {
-    for_each_identity(|space| {
-        // As old as can be: only the layer's time can make it newer than what was built from it.
-        space.write("src/main.txt", "old");
-        space.stackerfile(
-            "
-first:
-  from: {type: built, tag: base}
-  imports: [src]
-  run: |
-    mkdir /build
-    cp /stacker/imports/src/main.txt /build/out
-second:
-  from: {type: built, tag: first}
-  imports: [src2, {path: src2, dest: /src2}]
-  run: |
-    for source in /stacker/imports/src2/main.txt /src2/main.txt; do
-      test $source -nt /build/out
-    done
-    cp /src2/main.txt /build/out
-    test ! /src2/main.txt -nt /build/out
-",
-        );
-        space.write("src2/main.txt", "new");
-        let long_ago = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000);
-        let file = std::fs::File::options().write(true).open(space.path("src2/main.txt")).unwrap();
-        file.set_modified(long_ago).unwrap();
-        space.build(&[]);
-        assert_eq!(space.file("second", "build/out").unwrap(), "new");
-    });
-}
-
-#[test]
 fn nothing_to_do_opens_no_imported_file() {
     let space = Space::new();
     let names: Vec<String> = (0..20).map(|number| format!("dir/{number}")).collect();

@@ -5,9 +5,14 @@ use std::process::Command;
 
 use super::archive::{Archive, Member};
 
-/// A tar with /bin/busybox and its applets, /etc/passwd, a sticky /tmp, a setuid file, a hard-linked pair, a file with
-/// an attribute and some files to be changed.
+/// [`archive`] as a whole tar.
 pub fn tar() -> Vec<u8> {
+    archive().end()
+}
+
+/// An archive with /bin/busybox and its applets, /etc/passwd, a sticky /tmp, a setuid file, a hard-linked pair, a file
+/// with an attribute and some files to be changed.
+pub fn archive() -> Archive {
     let busybox = "/bin/busybox";
     let program = fs::read(busybox).unwrap_or_else(|error| panic!("{busybox} (of busybox-static): {error}"));
     let applets = Command::new(busybox).arg("--list").output().unwrap().stdout;
@@ -39,5 +44,4 @@ pub fn tar() -> Vec<u8> {
         .file("data/full/b", "b")
         .file("data/become-file/inner", "inner")
         .symlink("data/link", "one")
-        .end()
 }

@@ -3,6 +3,7 @@
 
 pub mod archive;
 pub mod base;
+pub mod debian;
 pub mod identity;
 pub mod layout;
 pub mod mapped;
