@@ -7,7 +7,15 @@ pub mod debian;
 pub mod identity;
 pub mod layout;
 pub mod mapped;
+pub mod registry;
 pub mod space;
 
 /// Set where tests that need subordinate ids may be left out, which otherwise is a failure.
 pub const ALLOW_SKIP: &str = "STACKER_TEST_ALLOW_SKIP";
+
+/// Says that a test, or a part of it, cannot run on this machine, also where a test that passes says nothing.
+pub fn skipped(why: &str) {
+    use std::io::Write;
+    // Other than eprintln, this is not captured.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+}

@@ -125,16 +125,22 @@ impl Space {
     }
 
     fn command_under(&self, wrapper: &[&str], arguments: &[&str]) -> Command {
-        let mut words: Vec<std::ffi::OsString> = self.identity.wrapper().into_iter().map(Into::into).collect();
-        words.extend(wrapper.iter().map(Into::into));
-        words.push(self.program().into());
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).args(arguments);
+        let program = self.program();
+        let mut command = self.other_program(&[wrapper, &[program.to_str().unwrap()], arguments].concat());
         command.arg("--stacker-dir").arg(self.stacker_dir()).arg("--roots-dir").arg(self.roots_dir());
         if arguments.first() == Some(&"build") && !arguments.contains(&"--metadata-file") {
             command.arg("--metadata-file").arg(self.metadata_file());
         }
-        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", &self.directory);
+        command
+    }
+
+    /// Another program with its arguments, as the same user in the same directory.
+    pub fn other_program(&self, words: &[&str]) -> Command {
+        let wrapper = self.identity.wrapper();
+        let mut words = wrapper.iter().map(String::as_str).chain(words.iter().copied());
+        let mut command = Command::new(words.next().expect("a program"));
+        command.args(words).env_clear();
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", &self.directory);
         command.current_dir(self.path("")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
