@@ -29,6 +29,8 @@ pub struct Loaded {
 /// A file that was read, as far as it could be.
 struct File {
     stackerfile: Stackerfile,
+    /// Where its prerequisites lead, looked up beside the reading since the kernel goes along the whole path.
+    prerequisites: Vec<Result<PathBuf, String>>,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -38,8 +40,9 @@ pub fn load(files: &[PathBuf], options: &Options) -> Result<Loaded> {
     let mut paths: Vec<PathBuf> = files.iter().map(|path| options.absolute(path)).collect();
     paths.sort();
     let mut known = Known::default();
-    for path in paths {
-        if let Err(reason) = known.add(&path) {
+    let real: Vec<_> = paths.par_iter().map(|path| real(path)).collect();
+    for (path, real) in paths.into_iter().zip(real) {
+        if let Err(reason) = known.add(&path, real) {
             let shown = diagnostics.texts().shown(&path);
             diagnostics.push(Diagnostic::error(format!("cannot read {shown}: {reason}")));
         }
@@ -72,10 +75,9 @@ struct Known {
 }
 
 impl Known {
-    /// The path by which the file is known.
-    fn add(&mut self, path: &Path) -> Result<PathBuf, String> {
-        let real = path.canonicalize().map_err(|error| reason(&error))?;
-        let index = *self.by_real_path.entry(real).or_insert_with(|| {
+    /// The path by which the file is known that `path` leads to.
+    fn add(&mut self, path: &Path, real: Result<PathBuf, String>) -> Result<PathBuf, String> {
+        let index = *self.by_real_path.entry(real?).or_insert_with(|| {
             self.paths.push(path.to_path_buf());
             self.paths.len() - 1
         });
@@ -101,8 +103,8 @@ fn read_all(known: &mut Known, options: &Options) -> Vec<File> {
 /// Gives each prerequisite the path by which its file is known.
 fn resolve_prerequisites(file: &mut File, known: &mut Known) {
     let written = std::mem::take(&mut file.stackerfile.prerequisites);
-    for (path, place) in written {
-        match known.add(&path) {
+    for ((path, place), real) in written.into_iter().zip(file.prerequisites.drain(..)) {
+        match known.add(&path, real) {
             Ok(path) => file.stackerfile.prerequisites.push((path, place)),
             Err(reason) => {
                 let diagnostic = Diagnostic::error(format!("cannot read prerequisite {}: {reason}", path.display()));
@@ -157,7 +159,8 @@ fn read(path: &Path, values: &Values, working_dir: &Path) -> File {
             }
         },
     }
-    File { stackerfile, diagnostics: reader.diagnostics }
+    let prerequisites = stackerfile.prerequisites.iter().map(|(path, _)| real(path)).collect();
+    File { stackerfile, prerequisites, diagnostics: reader.diagnostics }
 }
 
 /// The text of a file, or why there is none.
@@ -167,6 +170,11 @@ pub(super) fn read_text(path: &Path) -> Result<String, String> {
         let line = error.as_bytes()[..error.utf8_error().valid_up_to()].split(|byte| *byte == b'\n').count();
         format!("line {line} is not UTF-8")
     })
+}
+
+/// The path without links.
+fn real(path: &Path) -> Result<PathBuf, String> {
+    path.canonicalize().map_err(|error| reason(&error))
 }
 
 /// What the kernel said, without the number.
