@@ -1,8 +1,23 @@
 //! How far one layer has been decided.
 
+use crate::action::Action;
 use crate::digest::{Chain, ChainId, Key};
 
-use super::{BaseInput, Decided, LAYER_TIME_STEP, LayerInputs, Outcome, Status, StepKind};
+use super::{BaseInput, Decided, LAYER_TIME_STEP, LayerInputs, Outcome, Sources, Status, StepKind};
+
+/// The next step while its result is looked for: all it is made of is known.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) key: Key,
+    pub(super) action: Action,
+    pub(super) sources: Sources,
+}
+
+impl Asked {
+    pub(super) fn new((action, sources): (Action, Sources)) -> Asked {
+        Asked { key: action.key(), action, sources }
+    }
+}
 
 #[derive(Clone, Debug)]
 pub(super) struct LayerState {
@@ -11,6 +26,7 @@ pub(super) struct LayerState {
     pub(super) decided: Vec<Decided>,
     /// The next step was handed out or waits for its twin; answers do not advance the layer.
     pub(super) pending: Option<Key>,
+    pub(super) asked: Option<Asked>,
     pub(super) chain: Chain,
     pub(super) newest: i64,
 }
@@ -31,6 +47,7 @@ impl LayerState {
             kinds,
             decided: Vec::new(),
             pending: None,
+            asked: None,
             chain: Chain::default(),
             newest: epoch,
         }

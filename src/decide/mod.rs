@@ -22,19 +22,21 @@ mod step;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use crate::action::{Action, Ids, Kind, Mount};
 use crate::digest::{Chain, ChainId, Key, TreeDigest};
 use crate::graph::LayerIndex;
 
 pub use inputs::{BaseInput, ImportInput, LayerInputs, RunInput, SourceInput};
-use layer::LayerState;
+use layer::{Asked, LayerState};
 pub use question::{Answer, Question, SourceKind};
 pub use step::{Decided, Outcome, Run, Status, StepId, StepKind, Why};
 
 /// The state machine. See the module's header.
 pub struct Decider {
-    inputs: Vec<LayerInputs>,
+    /// Shared, so that looking at them while the state changes costs no copy.
+    inputs: Vec<Arc<LayerInputs>>,
     wanted: BTreeSet<LayerIndex>,
     layers: Vec<LayerState>,
     dependents: HashMap<LayerIndex, Vec<LayerIndex>>,
@@ -82,7 +84,7 @@ impl Decider {
             }
         }
         let mut decider = Decider {
-            inputs,
+            inputs: inputs.into_iter().map(Arc::new).collect(),
             layers,
             dependents,
             epoch,
@@ -159,7 +161,7 @@ impl Decider {
     /// The file tree behind a host import is not what the key assumed: the layer is decided anew.
     pub fn host_import_changed(&mut self, id: StepId, key: Key, import: usize, tree: TreeDigest, kind: SourceKind) {
         let twins = self.running.remove(&key).map(|(_, twins)| twins).unwrap_or_default();
-        self.inputs[id.layer.0].imports[import].source = SourceInput::Host { tree, kind };
+        Arc::make_mut(&mut self.inputs[id.layer.0]).imports[import].source = SourceInput::Host { tree, kind };
         self.restart(id.layer);
         for twin in twins {
             self.restart(twin);
@@ -238,8 +240,9 @@ impl Decider {
                 }
                 return;
             };
-            let Some((action, sources)) = self.action(layer, kind) else { return };
-            if !self.decide_step(StepId { layer, step }, kind, action, sources) {
+            let asked = self.layers[layer.0].asked.take();
+            let Some(asked) = asked.or_else(|| self.action(layer, kind).map(Asked::new)) else { return };
+            if !self.decide_step(StepId { layer, step }, kind, asked) {
                 return;
             }
         }
@@ -252,7 +255,8 @@ impl Decider {
 
     /// Chain and newest time of the base, when known.
     fn take_base(&mut self, layer: LayerIndex) -> Option<()> {
-        let (chain, newest) = match self.inputs[layer.0].base.clone() {
+        let input = self.inputs[layer.0].clone();
+        let (chain, newest) = match &input.base {
             BaseInput::Scratch | BaseInput::Tar(_) => (Chain::default(), self.epoch),
             BaseInput::Built(base) => {
                 let base = &self.layers[base.0];
@@ -262,7 +266,7 @@ impl Decider {
                 (base.chain.clone(), base.newest)
             }
             BaseInput::Image(chain) => match self.ask(layer, Question::Newest(chain.clone()))? {
-                Answer::Newest(newest) => (chain, newest.max(self.epoch)),
+                Answer::Newest(newest) => (chain.clone(), newest.max(self.epoch)),
                 _ => return None,
             },
         };
@@ -274,19 +278,18 @@ impl Decider {
     /// The action of the next step, when all it is made of is known.
     fn action(&mut self, layer: LayerIndex, step: StepKind) -> Option<(Action, Sources)> {
         let input = self.inputs[layer.0].clone();
-        let (chain, newest) = (self.layers[layer.0].chain.clone(), self.layers[layer.0].newest);
-        let time = newest + LAYER_TIME_STEP;
+        let time = self.layers[layer.0].newest + LAYER_TIME_STEP;
         let mut sources = BTreeMap::new();
         let kind = match step {
-            StepKind::Unpack => match input.base {
-                BaseInput::Tar(tar) => Kind::Unpack { tar },
+            StepKind::Unpack => match &input.base {
+                BaseInput::Tar(tar) => Kind::Unpack { tar: *tar },
                 _ => return None,
             },
             StepKind::Import(index) => {
                 let import = &input.imports[index];
                 let (tree, kind) = self.source(layer, index, import, &mut sources)?;
                 let question = Question::Place {
-                    chain,
+                    chain: self.layers[layer.0].chain.clone(),
                     dest: import.dest.clone().unwrap_or_default(),
                     basename: import.basename.clone(),
                     kind,
@@ -300,7 +303,7 @@ impl Decider {
             StepKind::Run => self.run_kind(layer, &input, time, &mut sources)?,
         };
         let base = self.layers[layer.0].chain.id();
-        Some((Action { platform: input.platform, ids: Ids::Full, base, time, kind }, sources))
+        Some((Action { platform: input.platform.clone(), ids: Ids::Full, base, time, kind }, sources))
     }
 
     fn run_kind(&mut self, layer: LayerIndex, input: &LayerInputs, time: i64, sources: &mut Sources) -> Option<Kind> {
@@ -353,8 +356,8 @@ impl Decider {
     }
 
     /// Looks for a result, a twin, or makes the step ready. True when the step is decided at once.
-    fn decide_step(&mut self, id: StepId, kind: StepKind, action: Action, sources: Sources) -> bool {
-        let key = action.key();
+    fn decide_step(&mut self, id: StepId, kind: StepKind, asked: Asked) -> bool {
+        let key = asked.key;
         if let Some(&outcome) = self.outcomes.get(&key) {
             self.layers[id.layer.0].take(key, outcome, false);
             return true;
@@ -375,9 +378,13 @@ impl Decider {
                     return true;
                 }
                 Some(_) => Why::Missing,
-                None => return false,
+                None => {
+                    self.layers[id.layer.0].asked = Some(asked);
+                    return false;
+                }
             }
         };
+        let Asked { key, action, sources } = asked;
         let state = &mut self.layers[id.layer.0];
         state.pending = Some(key);
         let (parent, newest) = (state.chain.clone(), state.newest);
