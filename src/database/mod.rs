@@ -9,11 +9,12 @@ mod open;
 mod remembered;
 mod results;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+use crate::digest::Key;
 use crate::error::{Error, Result};
 use crate::place::StackerDir;
 
@@ -31,6 +32,8 @@ pub struct Database {
     damaged: Cell<bool>,
     /// A read transaction is open, see [`Database::begin_reading`].
     reading: Cell<bool>,
+    /// Results that were asked for and whose last use was written down long ago.
+    used: RefCell<Vec<Key>>,
 }
 
 impl Database {

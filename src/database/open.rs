@@ -4,6 +4,7 @@
 //! `stacker.db.lock`, so that two processes do not set aside or create at the same time. A new database is created and
 //! filled in one transaction: killed half-way, the next start does it again.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::ErrorKind;
@@ -48,7 +49,14 @@ impl Database {
             Found::Ready(connection) => connection,
             _ => prepare(dir, &boot, &mut warnings)?,
         };
-        let database = Database { connection, dir: dir.clone(), boot, damaged: false.into(), reading: false.into() };
+        let database = Database {
+            connection,
+            dir: dir.clone(),
+            boot,
+            damaged: false.into(),
+            reading: false.into(),
+            used: RefCell::default(),
+        };
         database.settle_boot()?;
         Ok((database, warnings))
     }

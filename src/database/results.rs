@@ -37,17 +37,22 @@ pub struct CacheRow {
 }
 
 impl Database {
-    /// What is known about a key.
+    /// What is known about a key. [`Database::note_uses`] writes down that it was asked for.
     pub fn result(&self, key: &Key) -> Result<Option<ActionResult>> {
-        self.query(|connection| {
+        let found = self.query(|connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT result.diff_id, newest_seconds, newest_nanos, entries, bytes, tar_bytes, tier, seconds, created
+                "SELECT result.diff_id, newest_seconds, newest_nanos, entries, bytes, tar_bytes, tier, seconds, created,
+                     last_used
                  FROM result LEFT JOIN layer ON layer.diff_id = result.diff_id WHERE key = ?1",
             )?;
-            statement.query_row([key.0], result_of).optional()
-        })
+            statement.query_row([key.0], |row| Ok((result_of(row)?, row.get::<_, i64>(9)?))).optional()
+        })?;
+        let Some((result, last_used)) = found else { return Ok(None) };
+        if (now() - last_used).abs() >= USE_GRAIN {
+            self.used.borrow_mut().push(*key);
+        }
         // A layer about which nothing is known is as good as no result.
-        .map(|result| result.filter(|result| result.diff_id.is_some() == result.layer.is_some()))
+        Ok(Some(result).filter(|result| result.diff_id.is_some() == result.layer.is_some()))
     }
 
     /// The action of a key, whether it was finished or only begun.
@@ -93,26 +98,16 @@ impl Database {
         name.map_or(Ok(()), |name| self.remove_record(&name))
     }
 
-    /// Notes that a build used these results.
-    pub fn touch(&self, keys: &[Key]) -> Result<()> {
-        let now = now();
-        let stale = self.query(|connection| {
-            let mut statement = connection.prepare_cached("SELECT last_used FROM result WHERE key = ?1")?;
-            let mut stale = Vec::new();
-            for key in keys {
-                let used: Option<i64> = statement.query_row([key.0], |row| row.get(0)).optional()?;
-                if used.is_some_and(|used| (now - used).abs() >= USE_GRAIN) {
-                    stale.push(*key);
-                }
-            }
-            Ok(stale)
-        })?;
-        if stale.is_empty() {
+    /// Writes down that a build used the results that it asked for.
+    pub fn note_uses(&self) -> Result<()> {
+        let used = self.used.take();
+        if used.is_empty() {
             return Ok(());
         }
+        let now = now();
         self.in_transaction(|transaction| {
             let mut statement = transaction.prepare_cached("UPDATE result SET last_used = ?2 WHERE key = ?1")?;
-            stale.iter().try_for_each(|key| statement.execute(params![key.0, now]).map(drop))
+            used.iter().try_for_each(|key| statement.execute(params![key.0, now]).map(drop))
         })
     }
 

@@ -91,6 +91,8 @@ pub struct Execution<'a> {
     /// Layers that were seen to have their blob.
     packed: HashSet<DiffId>,
     seconds: BTreeMap<LayerIndex, f64>,
+    /// What results took when they were built.
+    took: HashMap<Key, f64>,
     reasons: BTreeMap<LayerIndex, String>,
     /// Layers whose end was not told yet.
     untold: BTreeSet<LayerIndex>,
@@ -128,6 +130,7 @@ impl<'a> Execution<'a> {
             packing: HashSet::new(),
             packed: HashSet::new(),
             seconds: BTreeMap::new(),
+            took: HashMap::new(),
             reasons: BTreeMap::new(),
             untold: wanted.clone(),
             wanted,
@@ -241,6 +244,7 @@ impl<'a> Execution<'a> {
             && let Some(result) = self.database.result(&run.key)?
         {
             drop(claim);
+            self.took.insert(run.key, result.seconds);
             self.decider.finished(run.id, run.key, outcome(&result), false);
             return Ok(());
         }
@@ -292,6 +296,7 @@ impl<'a> Execution<'a> {
                     created: now(),
                 };
                 self.database.finish(&run.key, &run.action, &result)?;
+                self.took.insert(run.key, seconds);
                 self.decider.finished(run.id, run.key, outcome(&result), true);
             }
             StepEnd::Failed(message) => {

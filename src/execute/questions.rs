@@ -40,6 +40,7 @@ impl Execution<'_> {
         Ok(match question {
             Question::Result(key) => {
                 let result = self.database.result(key)?;
+                self.took.extend(result.as_ref().map(|result| (*key, result.seconds)));
                 Some(Answer::Result(result.as_ref().map(outcome)))
             }
             Question::Newest(chain) => {

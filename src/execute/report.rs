@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::digest::Key;
 use crate::error::Result;
 use crate::graph::LayerIndex;
 
@@ -15,10 +14,8 @@ impl Execution<'_> {
         for &layer in &self.wanted {
             let decided = self.decider.decided(layer);
             let chain = self.decider.chain(layer).0;
-            let mut saved = 0.0;
-            for hit in decided.iter().filter(|decided| !decided.built) {
-                saved += self.database.result(&hit.key)?.map_or(0.0, |result| result.seconds);
-            }
+            let hits = decided.iter().filter(|decided| !decided.built);
+            let saved = hits.filter_map(|hit| self.took.get(&hit.key)).sum();
             let report = LayerReport {
                 status: self.layer_status(layer),
                 seconds: self.seconds.get(&layer).copied().unwrap_or_default(),
@@ -54,7 +51,6 @@ impl Execution<'_> {
             .collect();
         let rows: Vec<_> = all.iter().map(|(scope, name, keys)| (&**scope, &**name, &**keys)).collect();
         self.database.put_all_last_actions(&rows)?;
-        let used: Vec<Key> = all.iter().flat_map(|(.., keys)| keys.iter().copied()).collect();
-        self.database.touch(&used)
+        self.database.note_uses()
     }
 }
