@@ -59,7 +59,7 @@ pub fn export(
             export.site.tell(Event::Warning(warning));
         }
     }
-    images.par_iter().try_for_each(|(name, image)| layout.put_image(image, name).map(drop))?;
+    images.par_iter().try_for_each(|(name, image)| layout.put_image(image, name))?;
     layout.commit(&images.into_iter().map(|(name, _)| name).collect::<Vec<_>>())
 }
 

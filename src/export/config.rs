@@ -5,16 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use oci_spec::image::History;
 use serde_json::{Map, Value, json};
 
 use crate::action::Platform;
 use crate::digest::DiffId;
+use crate::inputs::DEFAULT_PATH;
 use crate::load::ImageSettings;
 use crate::oci::ImageConfiguration;
-
-/// PATH of an image whose base and settings do not say any.
-pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Fields of Docker configs that tell how the *base* was built: untrue for an image on top of it.
 const NOT_INHERITED: [&str; 7] = [
@@ -27,36 +24,54 @@ const NOT_INHERITED: [&str; 7] = [
     "parent",
 ];
 
-/// The config of an image: `base`'s with `settings` applied, made of exactly the layers `diff_ids` with exactly
-/// `history`. `created` is in seconds since 1970; `None` keeps the base's.
-pub fn config(
-    base: Option<&ImageConfiguration>,
+/// The config of an image: `base`'s with `settings` applied, made of exactly these layers. `created` is in seconds since 1970; `None` keeps the base's.
+pub(super) fn config(
+    base: &ImageConfiguration,
     settings: &ImageSettings,
-    diff_ids: &[DiffId],
-    history: &[History],
+    layers: Layers,
     platform: &Platform,
-    created: impl Into<Option<i64>>,
+    created: Option<i64>,
 ) -> ImageConfiguration {
-    let mut json = base.map(|base| base.json().clone()).unwrap_or_default();
-    json.retain(|name, _| !NOT_INHERITED.contains(&name.as_str()));
-    if base.is_some_and(|base| &base.platform() != platform) {
-        json.retain(|name, _| !["variant", "os.version", "os.features"].contains(&name.as_str()));
+    let other_platform = &base.platform() != platform;
+    base.with_fields(|json| {
+        json.retain(|name, _| !NOT_INHERITED.contains(&name.as_str()));
+        if other_platform {
+            json.retain(|name, _| !["variant", "os.version", "os.features"].contains(&name.as_str()));
+        }
+        json.insert("architecture".into(), json!(platform.arch));
+        json.insert("os".into(), json!(platform.os));
+        json.insert("author".into(), json!("stacker"));
+        if let Some(created) = created {
+            json.insert("created".into(), json!(rfc3339(created)));
+        }
+        layers.insert_into(json);
+        let mut own = match json.remove("config") {
+            Some(Value::Object(own)) => own,
+            _ => Map::new(),
+        };
+        apply(&mut own, settings);
+        json.insert("config".into(), Value::Object(own));
+    })
+}
+
+/// `base`'s config for other layers, all else as it is.
+pub(super) fn config_of_layers(base: &ImageConfiguration, layers: Layers) -> ImageConfiguration {
+    base.with_fields(|json| layers.insert_into(json))
+}
+
+/// What a config says of the layers.
+pub(super) struct Layers {
+    /// Bottom first.
+    pub diff_ids: Vec<DiffId>,
+    /// One entry for each of them, and those of steps that made none.
+    pub history: Vec<Value>,
+}
+
+impl Layers {
+    fn insert_into(self, json: &mut Map<String, Value>) {
+        json.insert("rootfs".into(), json!({"type": "layers", "diff_ids": self.diff_ids}));
+        json.insert("history".into(), Value::Array(self.history));
     }
-    json.insert("architecture".into(), json!(platform.arch));
-    json.insert("os".into(), json!(platform.os));
-    json.insert("author".into(), json!("stacker"));
-    if let Some(created) = created.into() {
-        json.insert("created".into(), json!(rfc3339(created)));
-    }
-    json.insert("rootfs".into(), json!({"type": "layers", "diff_ids": diff_ids}));
-    json.insert("history".into(), json!(history));
-    let mut own = match json.remove("config") {
-        Some(Value::Object(own)) => own,
-        _ => Map::new(),
-    };
-    apply(&mut own, settings);
-    json.insert("config".into(), Value::Object(own));
-    ImageConfiguration::from_json(json).expect("fields of a valid config were replaced by valid ones")
 }
 
 /// Seconds since 1970 as RFC 3339 in UTC, without a fraction.

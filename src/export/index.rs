@@ -60,6 +60,13 @@ impl Index {
         digests.into_iter().filter_map(|(tag, digest)| Some((tag, digest?))).collect()
     }
 
+    /// Whether those of the tags of `order` that are here stand in that order, each once.
+    pub fn is_in(&self, order: &[String]) -> bool {
+        let rank: HashMap<&str, usize> = order.iter().enumerate().map(|(rank, tag)| (tag.as_str(), rank)).collect();
+        let ours: Vec<usize> = self.entries.iter().filter_map(|entry| rank.get(tag_of(entry)?).copied()).collect();
+        ours.is_sorted_by(|one, next| one < next)
+    }
+
     /// With `new` entries by tag, and the tags of `order` in that order. Tags that are neither here nor new are passed
     /// over. What is not in `order` keeps its place; a new tag stands after the one before it in `order`.
     pub fn merged(&self, new: &BTreeMap<String, Value>, order: &[String]) -> Index {

@@ -9,12 +9,12 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
-use oci_spec::image::{Descriptor, ImageManifest, MediaType, PlatformBuilder};
+use oci_spec::image::{Descriptor, MediaType, PlatformBuilder};
 use serde_json::Value;
 
 use super::blobs::{clone_file, create_file, write_file};
 use super::index::Index;
-use super::state::{ImageState, descriptor};
+use super::state::{Document, ImageState, descriptor};
 use super::sweep::{Notes, sweep};
 use crate::digest::BlobDigest;
 use crate::error::{At, Error, Result};
@@ -56,6 +56,8 @@ struct Pending {
     added: BTreeSet<BlobDigest>,
     /// Blobs that were seen in the layout, with their sizes.
     seen: HashMap<BlobDigest, u64>,
+    /// What the manifests of this build lead to, whether they are new or not.
+    images: HashMap<BlobDigest, Vec<BlobDigest>>,
 }
 
 /// Where the bytes of a blob come from.
@@ -75,48 +77,43 @@ impl Export {
         Ok(Export { notes: Notes::of(&root), root, index, tagged, pending: Mutex::default() })
     }
 
-    /// Whether `tag` leads to this manifest and all its blobs are there, by name and size. Reads one small file.
-    pub fn is_current(&self, tag: &str, manifest_digest: &BlobDigest) -> bool {
-        if self.tagged.get(tag) != Some(manifest_digest) {
-            return false;
-        }
-        let Ok(bytes) = std::fs::read(blob_path(&self.root, manifest_digest)) else { return false };
-        let Ok(manifest) = serde_json::from_slice::<ImageManifest>(&bytes) else { return false };
-        let mut needed = manifest.layers().iter().chain([manifest.config()]);
-        needed.all(|needed| {
-            let digest = needed.digest().to_string().parse();
-            digest.is_ok_and(|digest| self.has(&digest, needed.size()))
-        })
+    /// Whether `tag` leads to this manifest already and all blobs are there, by name and size.
+    fn is_current(&self, image: &ImageState, tag: &str, config: &Document, manifest: &Document) -> bool {
+        self.tagged.get(tag) == Some(&manifest.digest)
+            && [manifest, config].iter().all(|document| self.has(&document.digest, document.bytes.len() as u64))
+            && image.layers.iter().all(|layer| self.has(&layer.blob, layer.size))
     }
 
     /// Puts all blobs of an image, its config and its manifest, and remembers the tag for the commit. An image that is
-    /// current already adds nothing. The answer is the descriptor for the index.
-    pub fn put_image(&self, image: &ImageState, tag: &str) -> Result<Descriptor> {
-        let manifest = image.manifest();
-        let entry = entry(image, tag, manifest.bytes.len() as u64, &manifest.digest);
-        if self.is_current(tag, &manifest.digest) {
+    /// current already adds nothing.
+    pub fn put_image(&self, image: &ImageState, tag: &str) -> Result<()> {
+        let config = image.config_document();
+        let manifest = image.manifest(&config);
+        let leads_to = image.layers.iter().map(|layer| layer.blob).chain([config.digest]).collect();
+        self.pending().images.insert(manifest.digest, leads_to);
+        if self.is_current(image, tag, &config, &manifest) {
             self.pending().entries.remove(tag);
-            return Ok(entry);
+            return Ok(());
         }
         for layer in &image.layers {
             let origin = Origin::File { source: layer.source.clone(), size: layer.size };
             self.put(&layer.blob, origin)?;
         }
-        let config = image.config_document();
+        let entry = entry(image, tag, manifest.bytes.len() as u64, &manifest.digest);
         self.put(&config.digest, Origin::Bytes(config.bytes))?;
         self.put(&manifest.digest, Origin::Bytes(manifest.bytes))?;
         let mut json = serde_json::to_value(&entry).expect("a descriptor is always JSON");
         json.sort_all_objects();
         self.pending().entries.insert(tag.to_owned(), json);
-        Ok(entry)
+        Ok(())
     }
 
     /// Makes the tags visible. `tag_order` lists the tags of this build in the order of a serial build; the answer
     /// names those of them that the layout has then. Nothing is written when nothing changes.
     pub fn commit(self, tag_order: &[String]) -> Result<Vec<Written>> {
         let Export { root, index: before, notes, pending, .. } = self;
-        let Pending { entries, blobs, added, .. } = pending.into_inner().unwrap_or_else(|lock| lock.into_inner());
-        if entries.is_empty() && before.merged(&entries, tag_order) == before {
+        let Pending { entries, blobs, added, images, .. } = pending.into_inner().unwrap_or_else(|lock| lock.into_inner());
+        if entries.is_empty() && before.is_in(tag_order) {
             return Ok(written(&before, &before, tag_order));
         }
         let path = root.join("index.json");
@@ -137,7 +134,7 @@ impl Export {
         if after != before {
             write_file(&root, &path, &after.to_bytes())?;
         }
-        sweep(&root, &after)?;
+        sweep(&root, &after, &images)?;
         Ok(written(&before, &after, tag_order))
     }
 

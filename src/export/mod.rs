@@ -18,6 +18,5 @@ pub mod metadata;
 mod state;
 mod sweep;
 
-pub use config::{DEFAULT_PATH, config};
 pub use layout::{Export, Written};
 pub use state::{Document, ExportLayer, ImageState, MAX_LAYERS};

@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use oci_spec::image::{Descriptor, History, HistoryBuilder, ImageManifestBuilder, MediaType};
-use serde_json::{Map, json};
+use oci_spec::image::{Descriptor, HistoryBuilder, ImageManifestBuilder, MediaType};
+use serde_json::{Map, Value, json};
 
-use super::config::{config, rfc3339};
+use super::config::{Layers, config, config_of_layers, rfc3339};
 use crate::action::Platform;
 use crate::digest::{BlobDigest, Chain, DiffId};
 use crate::load::ImageSettings;
@@ -97,12 +97,11 @@ impl ImageState {
         created: impl Into<Option<i64>>,
     ) -> ImageState {
         let created = created.into();
-        let mut next = self.stacked(name, new_layers, created);
-        let history = next.config.spec().history().clone().unwrap_or_default();
-        let diff_ids = next.chain().0;
-        next.config = config(Some(&next.config), settings, &diff_ids, &history, &self.platform, created);
-        next.annotations.extend(settings.annotations.clone());
-        next
+        let (layers, told) = self.stacked(name, new_layers, created);
+        let mut annotations = self.annotations.clone();
+        annotations.extend(settings.annotations.clone());
+        let config = config(&self.config, settings, told, &self.platform, created);
+        ImageState { config, annotations, layers, platform: self.platform.clone() }
     }
 
     /// What a `build_only` layer `name` hands on: its files, and the settings of what it was built on.
@@ -112,7 +111,8 @@ impl ImageState {
         new_layers: &[ExportLayer],
         created: impl Into<Option<i64>>,
     ) -> ImageState {
-        self.stacked(name, new_layers, created.into())
+        let (layers, told) = self.stacked(name, new_layers, created.into());
+        ImageState { config: config_of_layers(&self.config, told), layers, ..self.clone() }
     }
 
     /// The layers by diff id.
@@ -131,9 +131,8 @@ impl ImageState {
         Document::of(self.config.to_bytes())
     }
 
-    /// The manifest blob.
-    pub fn manifest(&self) -> Document {
-        let config = self.config_document();
+    /// The manifest blob, for the config blob of the same image.
+    pub fn manifest(&self, config: &Document) -> Document {
         let layer = |layer: &ExportLayer| descriptor(layer.media_type.clone(), layer.size, &layer.blob);
         let mut manifest = ImageManifestBuilder::default()
             .schema_version(2u32)
@@ -159,9 +158,8 @@ impl ImageState {
         vec![format!("{name} has {layers} layers; Docker can not run images with more than 127")]
     }
 
-    /// More layers, each with its diff id and one history entry; settings stay.
-    fn stacked(&self, name: &str, new_layers: &[ExportLayer], created: Option<i64>) -> ImageState {
-        let mut next = self.clone();
+    /// More layers, and what the config then says of them: each its diff id and one history entry.
+    fn stacked(&self, name: &str, new_layers: &[ExportLayer], created: Option<i64>) -> (Vec<ExportLayer>, Layers) {
         let mut history = whole_history(&self.config, self.layers.len());
         for layer in new_layers {
             let by = layer.created_by.clone().unwrap_or_else(|| format!("stacker build of {name}"));
@@ -169,16 +167,11 @@ impl ImageState {
             if let Some(created) = created {
                 entry = entry.created(rfc3339(created));
             }
-            history.push(entry.build().expect("no field of a history entry is required"));
-            next.layers.push(layer.clone());
+            history.push(to_json(entry));
         }
-        let diff_ids = next.chain().0;
-        let mut json = self.config.json().clone();
-        json.insert("rootfs".into(), json!({"type": "layers", "diff_ids": diff_ids}));
-        json.insert("history".into(), json!(history));
-        next.config =
-            ImageConfiguration::from_json(json).expect("fields of a valid config were replaced by valid ones");
-        next
+        let layers = [&self.layers, new_layers].concat();
+        let diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
+        (layers, Layers { diff_ids, history })
     }
 }
 
@@ -195,14 +188,19 @@ pub(super) fn descriptor(media_type: MediaType, size: u64, digest: &BlobDigest) 
 
 /// The base's history with exactly one entry (beside those of empty layers) for each of its `layers`: tools that read
 /// both lists together refuse others, and some builders write no history at all.
-fn whole_history(config: &ImageConfiguration, layers: usize) -> Vec<History> {
-    let mut history = config.spec().history().clone().unwrap_or_default();
-    let told = history.iter().filter(|entry| entry.empty_layer() != Some(true)).count();
+fn whole_history(config: &ImageConfiguration, layers: usize) -> Vec<Value> {
+    let mut history = config.json().get("history").and_then(Value::as_array).cloned().unwrap_or_default();
+    let is_empty = |entry: &Value| entry.get("empty_layer").and_then(Value::as_bool).unwrap_or_default();
+    let told = history.iter().filter(|entry| !is_empty(entry)).count();
     if told > layers {
         history.clear();
     }
     let missing = if told > layers { layers } else { layers - told };
-    let unknown = || HistoryBuilder::default().created_by("unknown").build();
-    history.extend((0..missing).map(|_| unknown().expect("no field of a history entry is required")));
+    history.extend((0..missing).map(|_| to_json(HistoryBuilder::default().created_by("unknown"))));
     history
+}
+
+fn to_json(entry: HistoryBuilder) -> Value {
+    let entry = entry.build().expect("no field of a history entry is required");
+    serde_json::to_value(&entry).expect("a history entry is always JSON")
 }

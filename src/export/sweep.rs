@@ -5,7 +5,7 @@
 //! is only rewritten under the layout's lock. A line that another process appends in that moment may be lost; its
 //! writer notes it again before it commits.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -59,11 +59,11 @@ impl Notes {
 }
 
 /// Removes the noted blobs that `index` does not lead to, and what killed processes left. The lock must be held and
-/// `index` be the one on disk.
-pub(super) fn sweep(root: &Path, index: &Index) -> Result<()> {
+/// `index` be the one on disk. `images` says what some manifests lead to, the others are read.
+pub(super) fn sweep(root: &Path, index: &Index, images: &HashMap<BlobDigest, Vec<BlobDigest>>) -> Result<()> {
     let notes = Notes::of(root);
     let noted = notes.read()?;
-    let live = reachable(root, index)?;
+    let live = reachable(root, index, images)?;
     let (kept, gone): (BTreeSet<_>, BTreeSet<_>) = noted.iter().copied().partition(|digest| live.contains(digest));
     for digest in &gone {
         remove_if_there(&blob_path(root, digest))?;
@@ -75,13 +75,21 @@ pub(super) fn sweep(root: &Path, index: &Index) -> Result<()> {
 }
 
 /// Every blob that the index leads to. A document that is missing or broken leads nowhere: its image can not be used.
-fn reachable(root: &Path, index: &Index) -> Result<BTreeSet<BlobDigest>> {
+fn reachable(
+    root: &Path,
+    index: &Index,
+    images: &HashMap<BlobDigest, Vec<BlobDigest>>,
+) -> Result<BTreeSet<BlobDigest>> {
     let mut live = BTreeSet::new();
     let mut open: Vec<Value> = index.entries.clone();
     while let Some(descriptor) = open.pop() {
         let Some(digest) = digest_of(&descriptor) else { continue };
         let media_type = descriptor.get("mediaType").and_then(Value::as_str).unwrap_or_default();
         if !live.insert(digest) || document_kind(&media_type.into()) == DocumentKind::Other {
+            continue;
+        }
+        if let Some(blobs) = images.get(&digest) {
+            live.extend(blobs);
             continue;
         }
         let Some(document) = read(&blob_path(root, &digest))? else { continue };

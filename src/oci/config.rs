@@ -4,8 +4,10 @@
 //! its maps in random order. Here unknown fields survive, and equal configs are equal bytes.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use oci_spec::image as spec;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::action::Platform;
@@ -13,11 +15,20 @@ use crate::digest::DiffId;
 use crate::error::{Error, Result};
 
 /// The config of an image.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ImageConfiguration {
     json: Map<String, Value>,
-    spec: spec::ImageConfiguration,
+    /// Read from `json` when it is wanted.
+    spec: OnceLock<spec::ImageConfiguration>,
 }
+
+impl PartialEq for ImageConfiguration {
+    fn eq(&self, other: &ImageConfiguration) -> bool {
+        self.json == other.json
+    }
+}
+
+impl Eq for ImageConfiguration {}
 
 impl ImageConfiguration {
     /// Parses a config blob. Fails when it is no JSON or breaks the image-spec.
@@ -29,14 +40,26 @@ impl ImageConfiguration {
     pub fn from_json(json: Map<String, Value>) -> Result<ImageConfiguration, serde_json::Error> {
         let mut json = Value::Object(json);
         json.sort_all_objects();
-        let spec = serde_json::from_value(json.clone())?;
+        let spec = spec::ImageConfiguration::deserialize(&json)?;
         let Value::Object(json) = json else { unreachable!("it was made as an object above") };
-        Ok(ImageConfiguration { json, spec })
+        Ok(ImageConfiguration { json, spec: spec.into() })
+    }
+
+    /// This config with some fields replaced by others that the image-spec allows. That is not checked again, since a
+    /// build does this for each of its images.
+    pub(crate) fn with_fields(&self, fields: impl FnOnce(&mut Map<String, Value>)) -> ImageConfiguration {
+        let mut json = self.json.clone();
+        fields(&mut json);
+        let mut json = Value::Object(json);
+        json.sort_all_objects();
+        let Value::Object(json) = json else { unreachable!("it was made as an object above") };
+        ImageConfiguration { json, spec: OnceLock::new() }
     }
 
     /// As oci-spec reads it.
     pub fn spec(&self) -> &spec::ImageConfiguration {
-        &self.spec
+        let read = || spec::ImageConfiguration::deserialize(&Value::Object(self.json.clone()));
+        self.spec.get_or_init(|| read().expect("fields of a valid config were replaced by valid ones"))
     }
 
     /// Every field, known to the image-spec or not, keys sorted.
@@ -51,7 +74,8 @@ impl ImageConfiguration {
 
     /// `os` and `architecture`.
     pub fn platform(&self) -> Platform {
-        Platform { os: self.spec.os().to_string(), arch: self.spec.architecture().to_string() }
+        let text = |name: &str| self.json.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        Platform { os: text("os"), arch: text("architecture") }
     }
 
     /// `rootfs.diff_ids`, bottom first; `path` is named where one is no sha256.
@@ -60,11 +84,11 @@ impl ImageConfiguration {
             text.parse()
                 .map_err(|error| Error::Build(format!("image config {}: rootfs.diff_ids: {error}", path.display())))
         };
-        self.spec.rootfs().diff_ids().iter().map(parse).collect()
+        self.spec().rootfs().diff_ids().iter().map(parse).collect()
     }
 
     /// The variables of `config.Env` in their order, each `NAME=VALUE`.
     pub fn env(&self) -> &[String] {
-        self.spec.config().as_ref().and_then(|config| config.env().as_deref()).unwrap_or_default()
+        self.spec().config().as_ref().and_then(|config| config.env().as_deref()).unwrap_or_default()
     }
 }
