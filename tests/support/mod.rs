@@ -4,6 +4,7 @@
 pub mod archive;
 pub mod base;
 pub mod identity;
+pub mod inner;
 pub mod layout;
 pub mod mapped;
 pub mod space;
