@@ -334,6 +334,20 @@ fn sparse_files_get_their_holes_back() {
 }
 
 #[test]
+fn a_size_in_a_record_is_the_size() {
+    if !root("a_size_in_a_record_is_the_size") {
+        return;
+    }
+    let large = |size| Member { name: b"large", body: b"content", size: Some(size), ..Member::default() };
+    for in_header in [0, 3] {
+        let archive = Archive::new().pax(&[("size", b"7")]).member(large(in_header)).file("next", "next");
+        let found = base(archive);
+        assert_eq!((found.read("large"), found.read("next")), ("content".to_owned(), "next".to_owned()));
+    }
+    refused(Archive::new().pax(&[("size", b"8589934592")]).member(large(0)).file("next", "next"), "");
+}
+
+#[test]
 fn gnu_tar_and_we_agree() {
     if !root("gnu_tar_and_we_agree") {
         return;
