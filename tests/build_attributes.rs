@@ -13,7 +13,7 @@ use stacker::compress::decoder;
 use support::archive::Archive;
 use support::identity::{Identity, identities};
 use support::inner::containers;
-use support::space::Space;
+use support::space::{Space, for_each_identity};
 
 const MARK: &str = r"
     mkdir -m 755 /acl
@@ -237,4 +237,15 @@ fn by_root_of_the_machine(space: &Space, layers: &[(&str, BTreeMap<String, Seen>
             assert_eq!(*seen, on_disk(&root.path().join(path)), "{path}");
         }
     }
+}
+
+#[test]
+fn an_acl_for_an_id_that_no_image_has_is_the_bases_fault() {
+    for_each_identity(|space| {
+        let entries = [(1, 6, NOBODY), (2, 7, 70_000), (4, 4, NOBODY), (16, 7, NOBODY), (32, 4, NOBODY)];
+        let archive = Archive::new().pax(&[("SCHILY.xattr.system.posix_acl_access", &acl(&entries))]).file("f", "f");
+        space.write("foreign.tar", archive.end());
+        space.write("stacker.yaml", "foreign: {from: {type: tar, url: foreign.tar}}\n");
+        space.stacker(&["build"]).ends_with(1).says("/f").says("system.posix_acl_access");
+    });
 }

@@ -423,6 +423,21 @@ fn modes_owners_times_and_capabilities() {
 }
 
 #[test]
+fn an_attribute_that_means_nothing_is_the_archives_fault() {
+    if !root("an_attribute_that_means_nothing_is_the_archives_fault") {
+        return;
+    }
+    let cut_short = [2, 0, 0, 0, 1];
+    for (kind, name) in [(b'0', &b"f"[..]), (b'5', b"d/"), (b'5', b"./")] {
+        let archive = Archive::new().pax(&[("SCHILY.xattr.system.posix_acl_access", &cut_short)]);
+        let member = Member { kind, name, mode: 0o755, ..Member::default() };
+        refused(archive.member(member), "the attribute system.posix_acl_access has a value that cannot be");
+    }
+    let archive = Archive::new().pax(&[("SCHILY.xattr.security.capability", b"short")]).file("f", "f");
+    refused(archive, "the attribute security.capability has a value that cannot be");
+}
+
+#[test]
 fn a_directory_that_a_layer_does_not_mention_looks_as_beneath() {
     if !root("a_directory_that_a_layer_does_not_mention_looks_as_beneath") {
         return;
