@@ -101,3 +101,16 @@ fn a_container_with_too_few_ids_is_told_so() {
     let run = space.stacker_under(&["unshare", "--user", "--map-root-user"], &["build"]).ends_with(3);
     run.says("this container has fewer than 65536 ids").says("start it with a larger range");
 }
+
+#[test]
+fn a_container_that_hides_parts_of_proc_is_told_so() {
+    for container in containers() {
+        let space = Space::of(Identity::Inner(container));
+        prepare(&space);
+        let hide = ["sh", "-c", "mount --bind /dev/null /proc/version && exec \"$@\"", "sh"];
+        let run = space.stacker_under(&hide, &["build"]).ends_with(3);
+        run.says("mount /proc: Operation not permitted").says("podman: --security-opt unmask=ALL");
+        // What needs no sandbox is there.
+        space.build(&[]).built(&["owners", "above", "alone", "out"]);
+    }
+}
