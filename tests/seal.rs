@@ -369,6 +369,47 @@ fn sparse_files_are_listed_whole() {
     assert_eq!(layer.sealed.bytes, 8_000_001);
 }
 
+/// Keeps the first bytes of what is written and refuses the others.
+struct Head(Vec<u8>);
+
+impl std::io::Write for Head {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() > 1 << 20 {
+            return Err(std::io::Error::other("this was enough"));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_size_that_no_header_holds_is_in_a_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let first_too_large = 8 << 30;
+    for (size, expected) in [(first_too_large - 1, vec![]), (first_too_large, vec!["size=8589934592"])] {
+        fs::File::create(directory.path().join("f")).unwrap().set_len(size).unwrap();
+        let content = stacker::digest::ContentDigest([0; 32]);
+        let (kind, mtime) = (Kind::File { size, content }, Time::from_seconds(LAYER));
+        let path = b"f".to_vec();
+        let entry = stacker::listing::Entry { path, kind, mode: 0o644, uid: 0, gid: 0, mtime, xattrs: [].into() };
+        let mut listing = Vec::new();
+        stacker::listing::write([&entry].into_iter(), &mut listing).unwrap();
+        let mut head = Head(Vec::new());
+        let error = tar::write(&Listing::from_bytes(listing).unwrap(), directory.path(), &mut head).unwrap_err();
+        assert!(format!("{error:?}").contains("this was enough"), "{error}");
+        let mut archive = ::tar::Archive::new(&head.0[..]);
+        let mut member = archive.entries().unwrap().next().unwrap().unwrap();
+        let records = member.pax_extensions().unwrap().into_iter().flatten().map(Result::unwrap);
+        let records = records.map(|record| format!("{}={}", record.key().unwrap(), record.value().unwrap()));
+        assert_eq!(records.collect::<Vec<_>>(), expected);
+        assert_eq!(member.size(), size);
+    }
+}
+
 #[test]
 fn times_later_than_the_base_become_the_layers_time() {
     if !root("times_later_than_the_base_become_the_layers_time") {

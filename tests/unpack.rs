@@ -334,6 +334,20 @@ fn sparse_files_get_their_holes_back() {
 }
 
 #[test]
+fn a_size_in_a_record_is_the_size() {
+    if !root("a_size_in_a_record_is_the_size") {
+        return;
+    }
+    let large = |size| Member { name: b"large", body: b"content", size: Some(size), ..Member::default() };
+    for in_header in [0, 3] {
+        let archive = Archive::new().pax(&[("size", b"7")]).member(large(in_header)).file("next", "next");
+        let found = base(archive);
+        assert_eq!((found.read("large"), found.read("next")), ("content".to_owned(), "next".to_owned()));
+    }
+    refused(Archive::new().pax(&[("size", b"8589934592")]).member(large(0)).file("next", "next"), "");
+}
+
+#[test]
 fn gnu_tar_and_we_agree() {
     if !root("gnu_tar_and_we_agree") {
         return;
@@ -406,6 +420,21 @@ fn modes_owners_times_and_capabilities() {
     }
     assert_eq!(found.xattr("implied/f", "user.overlay.opaque"), None);
     assert!(found.warnings.is_empty(), "{:?}", found.warnings);
+}
+
+#[test]
+fn an_attribute_that_means_nothing_is_the_archives_fault() {
+    if !root("an_attribute_that_means_nothing_is_the_archives_fault") {
+        return;
+    }
+    let cut_short = [2, 0, 0, 0, 1];
+    for (kind, name) in [(b'0', &b"f"[..]), (b'5', b"d/"), (b'5', b"./")] {
+        let archive = Archive::new().pax(&[("SCHILY.xattr.system.posix_acl_access", &cut_short)]);
+        let member = Member { kind, name, mode: 0o755, ..Member::default() };
+        refused(archive.member(member), "the attribute system.posix_acl_access has a value that cannot be");
+    }
+    let archive = Archive::new().pax(&[("SCHILY.xattr.security.capability", b"short")]).file("f", "f");
+    refused(archive, "the attribute security.capability has a value that cannot be");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::archive::{Archive, Member, invalid};
 use super::root::{Before, path_of};
-use super::{IDS, Unpacking, Whiteouts, clean, resolving};
+use super::{IDS, Unpacking, Whiteouts, clean, fault, resolving};
 use crate::digest::ContentDigest;
 use crate::listing::{Entry, Kind, join, split};
 use crate::seal::delta::{self, OPAQUE, set_xattr};
@@ -43,12 +43,7 @@ impl Unpacking<'_> {
         if name.starts_with(b".wh.") {
             return self.whiteout(&directory, above, name, &entry);
         }
-        let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
-                users("unpack", &entry.path, error.to_string())
-            }
-            _ => machine("unpack", &entry.path, error),
-        };
+        let failed = |error| fault(&entry.path, error);
         match &entry.kind {
             Kind::Directory { .. } => return self.make_directory(&directory, name, &entry, true),
             Kind::HardLink { to } => return self.hard_link(&directory, name, to, &entry),

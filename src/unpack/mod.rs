@@ -26,7 +26,7 @@ use crate::seal::delta::{self, set_xattr, timestamps};
 use crate::seal::failure::{library, machine, users};
 use crate::text::escape;
 use crate::worker::message::Failure;
-use archive::Archive;
+use archive::{Archive, invalid};
 use root::{Before, Root, path_of};
 
 /// What names that start with `.wh.` mean.
@@ -139,7 +139,7 @@ impl Unpacking<'_> {
     }
 
     /// Attributes and time, when the content is complete. Attributes that this file system or namespace refuses are a
-    /// warning.
+    /// warning; a value that means nothing is the archive's fault (`InvalidData`).
     fn complete(&mut self, at: &OwnedFd, name: &[u8], entry: &Entry) -> io::Result<()> {
         for (attribute, value) in entry.xattrs.iter().filter(|(attribute, _)| delta::is_kept(attribute)) {
             let value = delta::normal(attribute, value.clone());
@@ -147,6 +147,10 @@ impl Unpacking<'_> {
                 Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::PERM | Errno::OPNOTSUPP)) => {
                     let (path, attribute) = (escape(&entry.path), escape(attribute));
                     self.warnings.push(format!("/{path}: the attribute {attribute} cannot be set here: left out"));
+                }
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {
+                    let why = "has a value that cannot be (damaged, or with ids that an image cannot have)";
+                    return Err(invalid(&format!("the attribute {} {why}", escape(attribute))));
                 }
                 result => result?,
             }
@@ -159,7 +163,7 @@ impl Unpacking<'_> {
         let mut directories: Vec<_> = std::mem::take(&mut self.directories).into_iter().collect();
         directories.sort_by(|(_, a), (_, b)| b.path.cmp(&a.path));
         for (inode, entry) in directories {
-            let failed = |error| machine("finish", &entry.path, error);
+            let failed = |error| fault(&entry.path, error);
             let (above, name) = split(&entry.path);
             let name = if entry.path.is_empty() { b".".as_slice() } else { name };
             // A later member may have removed it.
@@ -173,6 +177,14 @@ impl Unpacking<'_> {
             }
         }
         Ok(self.warnings)
+    }
+}
+
+/// A member that could not be made: what the archive says is its own fault.
+fn fault(path: &[u8], error: io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => users("unpack", path, error.to_string()),
+        _ => machine("unpack", path, error),
     }
 }
 

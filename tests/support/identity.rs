@@ -5,8 +5,10 @@ use std::fs;
 use std::process::Command;
 
 use super::ALLOW_SKIP;
+use super::inner::Inner;
 
-const USER: &str = "stacker-test-user";
+/// The ordinary user.
+pub const USER: &str = "stacker-test-user";
 /// Where its subordinate ids start, should useradd give it none.
 const SUBORDINATE: u32 = 1_900_000_000;
 
@@ -17,6 +19,8 @@ pub enum Identity {
     Own,
     /// A user without any rights but a range of subordinate ids; only root can run things as somebody else.
     Ordinary { uid: u32, gid: u32 },
+    /// Root inside a container.
+    Inner(Inner),
 }
 
 impl Identity {
@@ -24,9 +28,17 @@ impl Identity {
     pub fn wrapper(self) -> Vec<String> {
         match self {
             Identity::Own => Vec::new(),
-            Identity::Ordinary { .. } => {
-                ["setpriv", "--reuid", USER, "--regid", USER, "--init-groups", "--"].map(str::to_owned).to_vec()
-            }
+            Identity::Ordinary { .. } => as_ordinary(),
+            Identity::Inner(inner) => inner.wrapper(),
+        }
+    }
+
+    /// To whom files must be given that the program is to write, where that is not the user who runs the tests.
+    pub fn owner(self) -> Option<(u32, u32)> {
+        match self {
+            Identity::Own => None,
+            Identity::Ordinary { uid, gid } => Some((uid, gid)),
+            Identity::Inner(inner) => Some(inner.root()),
         }
     }
 }
@@ -36,8 +48,14 @@ impl fmt::Display for Identity {
         match self {
             Identity::Own => write!(f, "user {}", rustix::process::geteuid().as_raw()),
             Identity::Ordinary { uid, .. } => write!(f, "user {uid} ({USER})"),
+            Identity::Inner(inner) => inner.fmt(f),
         }
     }
+}
+
+/// Makes root the ordinary user, for the command that follows.
+pub fn as_ordinary() -> Vec<String> {
+    ["setpriv", "--reuid", USER, "--regid", USER, "--init-groups", "--"].map(str::to_owned).to_vec()
 }
 
 /// Everybody whom a test should be run as.
@@ -73,15 +91,20 @@ fn ordinary() -> Identity {
 }
 
 fn has_subordinate_ids(name: &str) -> bool {
-    let has = |file| {
-        let text = fs::read_to_string(file).unwrap_or_default();
-        let mut lines = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
-        lines.any(|line| line[0] == name && line.get(2).and_then(|count| count.parse().ok()).unwrap_or(0) >= 65_536)
-    };
-    has("/etc/subuid") && has("/etc/subgid")
+    subordinate("/etc/subuid", name).is_some() && subordinate("/etc/subgid", name).is_some()
 }
 
-fn user_name() -> String {
+/// Where a user's 65,536 ids in `/etc/subuid` or `/etc/subgid` start.
+pub fn subordinate(file: &str, name: &str) -> Option<u32> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.lines().find_map(|line| {
+        let words: Vec<&str> = line.split(':').collect();
+        let count: u32 = words.get(2)?.parse().ok()?;
+        if words[0] == name && count >= 65_536 { words[1].parse().ok() } else { None }
+    })
+}
+
+pub fn user_name() -> String {
     let output = Command::new("id").arg("-un").output().unwrap();
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }

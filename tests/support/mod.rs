@@ -5,6 +5,7 @@ pub mod archive;
 pub mod base;
 pub mod debian;
 pub mod identity;
+pub mod inner;
 pub mod layout;
 pub mod mapped;
 pub mod registry;

@@ -158,14 +158,20 @@ impl Space {
         }
     }
 
-    /// The content of a file of an image in the layout, from the topmost layer that has it.
+    /// The layers of an image in the layout as they lie there, the lowest first.
     #[track_caller]
-    pub fn file(&self, tag: &str, path: &str) -> Option<String> {
+    pub fn layers(&self, tag: &str) -> Vec<PathBuf> {
         let layout = Layout::open(self.path("oci")).unwrap();
         let (os, arch) = ("linux".to_owned(), if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }.to_owned());
         let image = layout.find(Some(tag), &stacker::action::Platform { os, arch }).unwrap();
-        image.layers.iter().rev().find_map(|layer| {
-            let (plain, _) = decoder(fs::File::open(&layer.path).unwrap()).unwrap();
+        image.layers.into_iter().map(|layer| layer.path).collect()
+    }
+
+    /// The content of a file of an image in the layout, from the topmost layer that has it.
+    #[track_caller]
+    pub fn file(&self, tag: &str, path: &str) -> Option<String> {
+        self.layers(tag).iter().rev().find_map(|layer| {
+            let (plain, _) = decoder(fs::File::open(layer).unwrap()).unwrap();
             let mut archive = tar::Archive::new(plain);
             let mut members = archive.entries().unwrap().map(Result::unwrap);
             let mut member = members.find(|member| &*member.path_bytes() == path.as_bytes())?;
@@ -184,7 +190,7 @@ impl Space {
     }
 
     fn give(&self, path: &Path) {
-        if let Identity::Ordinary { uid, gid } = self.identity {
+        if let Some((uid, gid)) = self.identity.owner() {
             chown(path, Some(uid), Some(gid)).unwrap();
         }
         if path.is_dir() {

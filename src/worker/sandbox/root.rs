@@ -32,7 +32,10 @@ pub fn enter(sandbox: &Sandbox, ground: &Ground) -> Result<(), Failure> {
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).during("make mounts private")?;
     let root = overlay(sandbox, ground)?;
     for place in &ground.places {
-        place.mount(&root, sandbox).during(format!("mount {}", place.name))?;
+        place
+            .mount(&root, sandbox)
+            .during(format!("mount {}", place.name))
+            .map_err(|failure| place.explain(failure))?;
     }
     nix::unistd::fchdir(&root).during("enter the new root")?;
     nix::unistd::pivot_root(".", ".").during("pivot root")?;
@@ -114,6 +117,16 @@ fn copy_attributes(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 impl Place {
+    /// The kernel shows no fresh procfs to whom parts of the present one are hidden.
+    fn explain(&self, mut failure: Failure) -> Failure {
+        if matches!(self.mount, Mount::Proc) && failure.errno == Some(nix::errno::Errno::EPERM as i32) {
+            failure.message += "; is this a container that hides parts of /proc? Start it with all of it (docker: \
+                                --security-opt systempaths=unconfined, podman: --security-opt unmask=ALL, Kubernetes: \
+                                procMount: Unmasked)";
+        }
+        failure
+    }
+
     fn mount(&self, root: &OwnedFd, sandbox: &Sandbox) -> io::Result<()> {
         let covered = find(root, &self.path)?;
         let at = magic(&covered);
