@@ -112,7 +112,8 @@ impl Export {
     /// names those of them that the layout has then. Nothing is written when nothing changes.
     pub fn commit(self, tag_order: &[String]) -> Result<Vec<Written>> {
         let Export { root, index: before, notes, pending, .. } = self;
-        let Pending { entries, blobs, added, images, .. } = pending.into_inner().unwrap_or_else(|lock| lock.into_inner());
+        let Pending { entries, blobs, added, images, .. } =
+            pending.into_inner().unwrap_or_else(|lock| lock.into_inner());
         if entries.is_empty() && before.is_in(tag_order) {
             return Ok(written(&before, &before, tag_order));
         }
