@@ -56,7 +56,7 @@ pub enum What {
 }
 
 /// Builds; returns the exit code.
-pub fn build(request: &Request, holder: Holder) -> Result<i32> {
+pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     let begun = Instant::now();
     let files = match &request.what {
         What::All(directory) => load::find(directory, &request.load)?,
@@ -66,6 +66,7 @@ pub fn build(request: &Request, holder: Holder) -> Result<i32> {
     let graph = LayerGraph::new(&loaded)?;
     let wanted = wanted(&graph, &request.what)?;
     let (database, mut warnings) = Database::open(&request.directories.stacker)?;
+    holder.expect(database.store(&request.directories.roots)?);
     let scope = scope(request, &graph)?;
     let inputs = inputs::resolve(&graph, &loaded, &wanted, &scope, &database)?;
     inputs::check_hashes(&graph, &loaded, &wanted, &inputs, &database)?;

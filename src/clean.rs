@@ -48,7 +48,13 @@ fn remove_roots(roots: &RootsDir, holder: &Holder) -> Result<()> {
         Answer::Done => {}
         other => return Err(Error::Machine(format!("cannot remove {}: {other:?}", roots.0.display()))),
     }
-    fs::remove_dir_all(&roots.0).at("remove", &roots.0)
+    for directory in RootsDir::DIRECTORIES {
+        remove(&roots.0.join(directory))?;
+    }
+    remove(&roots.store_json())?;
+    // It may be where a file system is mounted; then it stays.
+    let _ = fs::remove_dir(&roots.0);
+    Ok(())
 }
 
 fn remove_stacker(stacker: &StackerDir) -> Result<()> {

@@ -14,6 +14,7 @@
 //!   store.json
 //!   deltas/CHAIN12/            a layer's own changes, as overlayfs reads them
 //!   trees/CHAIN12/             a whole root filesystem
+//!   nurseries/CHAIN12/         on btrfs: where runs on that tree write
 //!   drafts/NAME/               upper and work directory of a run, mount points, what its sandbox shows of ours
 //!   imports/NAME/t             staged imports, read-only
 //!   trash/
@@ -73,7 +74,7 @@ pub fn layer_listing(diff_id: &DiffId) -> String {
 
 impl RootsDir {
     /// The directories that must exist.
-    pub const DIRECTORIES: [&str; 5] = ["deltas", "trees", "drafts", "imports", "trash"];
+    pub const DIRECTORIES: [&str; 6] = ["nurseries", "deltas", "trees", "drafts", "imports", "trash"];
 
     /// A layer's own changes.
     pub fn delta(&self, chain: &ChainId) -> PathBuf {
@@ -96,6 +97,11 @@ impl RootsDir {
 /// `deltas/CHAIN12`, relative to the roots directory.
 pub fn delta(chain: &ChainId) -> PathBuf {
     Path::new("deltas").join(chain.short())
+}
+
+/// `nurseries/CHAIN12`, relative to the roots directory.
+pub fn nursery(chain: &ChainId) -> PathBuf {
+    Path::new("nurseries").join(chain.short())
 }
 
 /// `trees/CHAIN12`, relative to the roots directory.

@@ -59,7 +59,10 @@ fn paths(
             paths.push(("blob".to_owned(), directories.stacker.blob(&blob)));
         }
         if let Some(action) = database.action(key)? {
-            paths.push(("delta".to_owned(), directories.roots.delta(&action.base.push(diff_id))));
+            let (chain, roots) = (action.base.push(diff_id), &directories.roots);
+            let nursery = roots.0.join(crate::place::nursery(&chain));
+            let more = [("delta", roots.delta(&chain)), ("tree", roots.tree(&chain)), ("nursery", nursery)];
+            paths.extend(more.map(|(name, path)| (name.to_owned(), path)));
         }
     }
     let there = paths.into_iter().filter(|(_, path)| path.exists());

@@ -21,10 +21,11 @@ pub fn run(cli: Cli) -> Result<i32> {
         let (stacker, roots, oci) = (stacker.0.display(), roots.0.display(), oci.display());
         eprintln!("debug: stacker directory {stacker}, roots directory {roots}, layout {oci}");
     }
+    let kind = cli.global.storage_type.map(Into::into);
     match cli.command {
         Command::Build(arguments) => {
             // Forks, so it comes before any thread.
-            let holder = Holder::start(&directories.stacker, &directories.roots)?;
+            let holder = Holder::start(&directories.stacker, &directories.roots, kind)?;
             build(&request(*arguments, &cli.global, directories)?, holder)
         }
         Command::Inspect(arguments) => {
@@ -33,7 +34,7 @@ pub fn run(cli: Cli) -> Result<i32> {
         }
         Command::Cache(arguments) => print(&super::cache::cache(&directories, arguments)?),
         Command::Clean(arguments) => {
-            let holder = Holder::start(&directories.stacker, &directories.roots)?;
+            let holder = Holder::start(&directories.stacker, &directories.roots, kind)?;
             crate::clean::clean(&directories, arguments.all, &holder)?;
             Ok(0)
         }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::progress::Mode;
+use crate::store::StoreKind;
 
 /// Builds container images from stackerfiles, with a content-addressed cache, as an ordinary user.
 #[derive(Parser, Debug)]
@@ -38,7 +39,7 @@ pub struct Global {
     /// Where `.stacker` and `roots` lie, instead of the user's cache
     #[arg(long, global = true, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
-    /// Kind of snapshot store
+    /// Kind of snapshot store (default: btrfs where the roots directory is on it, else overlay)
     #[arg(long, global = true, value_name = "TYPE")]
     pub storage_type: Option<StorageType>,
     /// Tell which directories are used, and all that is known of an error
@@ -54,6 +55,17 @@ pub struct Global {
 pub enum StorageType {
     /// Stacks of deltas on any file system that overlayfs can write to.
     Overlay,
+    /// A snapshot for each layer that runs build on; the roots directory must be on btrfs.
+    Btrfs,
+}
+
+impl From<StorageType> for StoreKind {
+    fn from(kind: StorageType) -> StoreKind {
+        match kind {
+            StorageType::Overlay => StoreKind::Overlay,
+            StorageType::Btrfs => StoreKind::Btrfs,
+        }
+    }
 }
 
 /// The commands.

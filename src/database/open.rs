@@ -25,7 +25,7 @@ use crate::record::{Record, names, remove};
 const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// What leads from each version to the next.
-const MIGRATIONS: [&str; 1] = [include_str!("../../schema/database.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("../../schema/database.sql"), include_str!("../../schema/database-2.sql")];
 
 /// How long a writer waits for another process's write.
 const BUSY: Duration = Duration::from_secs(60);

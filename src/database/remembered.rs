@@ -10,7 +10,9 @@ use super::results::{insert_layer, layer_of};
 use super::{Database, next_unsynced, now};
 use crate::digest::{BlobDigest, ChainId, DiffId, Key};
 use crate::error::Result;
+use crate::place::RootsDir;
 use crate::record::LayerInfo;
+use crate::store::StoreKind;
 
 impl Database {
     /// Facts about a layer, ours or of a base image.
@@ -76,6 +78,29 @@ impl Database {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?;
             statement.execute(params![diff_id.0, codec, blob.0, size as i64, self.boot, unsynced]).map(drop)
+        })
+    }
+
+    /// Id and kind of the store that was last seen in a roots directory.
+    pub fn store(&self, roots: &RootsDir) -> Result<Option<(String, StoreKind)>> {
+        let found = self.query(|connection| {
+            let mut statement = connection.prepare_cached("SELECT id, kind FROM store WHERE roots = ?1")?;
+            let read = |row: &rusqlite::Row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+            statement.query_row([roots.0.as_os_str().as_bytes()], read).optional()
+        })?;
+        // Of a kind that only a newer stacker knows nothing follows here.
+        Ok(found.and_then(|(id, kind)| Some((id, StoreKind::from_word(&kind)?))))
+    }
+
+    /// Remembers what lies in a roots directory; nothing is written where that is known.
+    pub fn put_store(&self, roots: &RootsDir, id: &str, kind: StoreKind) -> Result<()> {
+        if self.store(roots)?.as_ref().is_some_and(|(known, of)| known == id && *of == kind) {
+            return Ok(());
+        }
+        self.in_transaction(|transaction| {
+            let mut statement =
+                transaction.prepare_cached("INSERT OR REPLACE INTO store (roots, id, kind) VALUES (?1, ?2, ?3)")?;
+            statement.execute(params![roots.0.as_os_str().as_bytes(), id, kind.to_string()]).map(drop)
         })
     }
 

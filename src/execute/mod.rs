@@ -263,7 +263,10 @@ impl<'a> Execution<'a> {
         self.database.begin(&run.key, &run.action)?;
         self.reasons.entry(run.id.layer).or_insert_with(|| reason.clone());
         self.site.tell(Event::Started { layer, step, reason });
-        let blobs = self.blobs(&run.parent)?;
+        let mut blobs = self.blobs(&run.parent)?;
+        for (chain, _) in run.sources.values() {
+            blobs.extend(self.blobs(chain)?);
+        }
         let (site, sender, node) = (self.site.clone(), self.sender.clone(), self.graph[run.id.layer].clone());
         self.busy += 1;
         std::thread::spawn(move || {
@@ -288,10 +291,12 @@ impl<'a> Execution<'a> {
         *self.seconds.entry(run.id.layer).or_default() += seconds;
         match end {
             StepEnd::Sealed(sealed) => {
+                let ready = self.site.ready()?;
+                self.database.put_store(&self.site.roots, &ready.id, ready.store)?;
                 let result = ActionResult {
                     diff_id: sealed.diff_id,
                     layer: sealed.diff_id.map(|_| layer_info(&sealed)),
-                    tier: self.site.ready()?.tier.to_string(),
+                    tier: ready.tier.to_string(),
                     seconds,
                     created: now(),
                 };

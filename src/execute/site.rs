@@ -128,15 +128,21 @@ impl Site {
         make()
     }
 
-    /// Every layer of the chain is there as data that a run can be mounted on. `blobs` are those of our own layers.
-    pub fn have_chain(&self, chain: &Chain, blobs: &HashMap<DiffId, BlobPlace>) -> Result<Learned, Lost> {
-        self.ready()?;
+    /// Every layer of the chain is there as data that a run, or a copy, can be mounted on. `blobs` are those of our own layers.
+    pub fn have_chain(
+        &self,
+        chain: &Chain,
+        blobs: &HashMap<DiffId, BlobPlace>,
+        for_run: bool,
+    ) -> Result<Learned, Lost> {
+        let store = store::of(self.ready()?.store);
         let mut learned = Vec::new();
         for index in store::missing(&self.roots, &self.stacker, chain) {
             let beneath = Chain(chain.0[..=index].to_vec());
             learned.extend(self.have_delta(&beneath, blobs)?);
         }
-        while let Some(prefix) = store::needs_tree(chain, &self.roots) {
+        let exists = |path: &Path| self.roots.0.join(path).exists();
+        while let Some(prefix) = store.needs_tree(chain, for_run, &exists) {
             self.in_turn(format!("tree {}", prefix.id()), || self.job(Job::Tree { chain: prefix.clone() }, vec![]))?;
         }
         Ok(learned)
@@ -266,11 +272,12 @@ impl Site {
         tree: TreeDigest,
         attributes: Attributes,
         time: i64,
-    ) -> Result<String> {
+        blobs: &HashMap<DiffId, BlobPlace>,
+    ) -> Result<String, Lost> {
         let name = import_name(tree, attributes, time);
         self.in_turn(format!("import {name}"), || {
             if !self.roots.import(&name).exists() {
-                let tmp = self.stage_layer(from, tree, attributes, time)?;
+                let tmp = self.stage_layer(from, tree, attributes, time, blobs)?;
                 self.keep_import(&tmp, &name)?;
             }
             Ok(name)
@@ -284,7 +291,10 @@ impl Site {
         tree: TreeDigest,
         attributes: Attributes,
         time: i64,
-    ) -> Result<String> {
+        blobs: &HashMap<DiffId, BlobPlace>,
+    ) -> Result<String, Lost> {
+        // What could be learned is known: the layer was decided before this step could be.
+        self.have_chain(chain, blobs, false)?;
         let tmp = self.unique();
         let job = Job::StageFromLayer { chain: chain.clone(), path: path.clone(), attributes, time, name: tmp.clone() };
         match self.job(job, vec![])? {
@@ -293,8 +303,9 @@ impl Site {
                 "{} of layer {} is damaged in the store: its listing says {tree}, its files are {found}",
                 String::from_utf8_lossy(path),
                 chain.id()
-            ))),
-            other => Err(Error::Machine(format!("a worker answered out of turn: {other:?}"))),
+            ))
+            .into()),
+            other => Err(Error::Machine(format!("a worker answered out of turn: {other:?}")).into()),
         }
     }
 

@@ -43,20 +43,23 @@ const LAST_LINES: usize = 20;
 
 /// Does a step.
 pub fn perform(site: &Site, node: &Node, run: &Run, blobs: &HashMap<DiffId, BlobPlace>) -> Result<(StepEnd, Learned)> {
-    let learned = match site.have_chain(&run.parent, blobs) {
+    let learned = match site.have_chain(&run.parent, blobs, run.kind == StepKind::Run) {
         Ok(learned) => learned,
         Err(Lost::Evicted(chain)) => return Ok((StepEnd::Evicted(chain), vec![])),
         Err(Lost::Error(error)) => return failed(error),
     };
     let end = match (run.kind, &run.action.kind) {
         (StepKind::Unpack, _) => unpack(site, node),
-        (StepKind::Import(index), Kind::Import { tree, dest, .. }) => import(site, node, run, index, *tree, dest),
-        (StepKind::Run, Kind::Run { .. }) => script(site, node, run),
-        _ => Err(Error::Machine("a step and its action are of two kinds".to_owned())),
+        (StepKind::Import(index), Kind::Import { tree, dest, .. }) => {
+            import(site, node, run, blobs, index, *tree, dest)
+        }
+        (StepKind::Run, Kind::Run { .. }) => script(site, node, run, blobs),
+        _ => Err(Error::Machine("a step and its action are of two kinds".to_owned()).into()),
     };
     match end {
         Ok(end) => Ok((end, learned)),
-        Err(error) => failed(error).map(|(end, _)| (end, learned)),
+        Err(Lost::Evicted(chain)) => Ok((StepEnd::Evicted(chain), learned)),
+        Err(Lost::Error(error)) => failed(error).map(|(end, _)| (end, learned)),
     }
 }
 
@@ -68,26 +71,35 @@ fn failed(error: Error) -> Result<(StepEnd, Learned)> {
     }
 }
 
-fn unpack(site: &Site, node: &Node) -> Result<StepEnd> {
+fn unpack(site: &Site, node: &Node) -> Result<StepEnd, Lost> {
     let NodeBase::Tar(path) = &node.base else {
-        return Err(Error::Machine(format!("layer {} has no tar base to unpack", node.layer.name)));
+        return Err(Error::Machine(format!("layer {} has no tar base to unpack", node.layer.name)).into());
     };
     let tar = File::open(path).at("open", path)?;
     let job = Job::UnpackTar { draft: site.unique() };
-    sealed(site, node, |listing| site.job(job, vec![tar.into(), listing])).map_err(|error| match error {
-        Error::Build(message) => Error::Build(format!("{}: {message}", path.display())),
-        other => other,
+    let sealed = sealed(site, node, |listing| site.job(job, vec![tar.into(), listing]));
+    sealed.map_err(|error| match error {
+        Error::Build(message) => Error::Build(format!("{}: {message}", path.display())).into(),
+        other => other.into(),
     })
 }
 
-fn import(site: &Site, node: &Node, run: &Run, index: usize, tree: TreeDigest, dest: &str) -> Result<StepEnd> {
+fn import(
+    site: &Site,
+    node: &Node,
+    run: &Run,
+    blobs: &HashMap<DiffId, BlobPlace>,
+    index: usize,
+    tree: TreeDigest,
+    dest: &str,
+) -> Result<StepEnd, Lost> {
     let attributes = node.imports[index].import.attributes;
     let name = match &node.imports[index].source {
         NodeSource::Host { path, .. } => match site.stage_host(path, tree, attributes, run.action.time)? {
             Some(name) => name,
-            None => return source_changed(site, path, index),
+            None => return Ok(source_changed(site, path, index)?),
         },
-        NodeSource::Layer { .. } => site.stage_layer(&run.sources[&index], tree, attributes, run.action.time)?,
+        NodeSource::Layer { .. } => site.stage_layer(&run.sources[&index], tree, attributes, run.action.time, blobs)?,
     };
     let job = Job::Import {
         parent: run.parent.clone(),
@@ -96,7 +108,7 @@ fn import(site: &Site, node: &Node, run: &Run, index: usize, tree: TreeDigest, d
         time: run.action.time,
         draft: site.unique(),
     };
-    sealed(site, node, |listing| site.job(job, vec![listing]))
+    Ok(sealed(site, node, |listing| site.job(job, vec![listing]))?)
 }
 
 fn sealed(site: &Site, node: &Node, job: impl FnOnce(std::os::fd::OwnedFd) -> Result<Answer>) -> Result<StepEnd> {
@@ -117,9 +129,9 @@ fn source_changed(site: &Site, path: &Path, import: usize) -> Result<StepEnd> {
     Ok(StepEnd::SourceChanged { import, tree: tree.digest, kind: crate::inputs::tree_kind(&tree) })
 }
 
-fn script(site: &Site, node: &Node, run: &Run) -> Result<StepEnd> {
+fn script(site: &Site, node: &Node, run: &Run, blobs: &HashMap<DiffId, BlobPlace>) -> Result<StepEnd, Lost> {
     let Kind::Run { script, environment, mounts, network } = &run.action.kind else {
-        return Err(Error::Machine("not a run".to_owned()));
+        return Err(Error::Machine("not a run".to_owned()).into());
     };
     let mut staged = Vec::new();
     let mounted = node.imports.iter().enumerate().filter(|(_, import)| import.import.dest.is_none());
@@ -128,11 +140,11 @@ fn script(site: &Site, node: &Node, run: &Run) -> Result<StepEnd> {
             NodeSource::Host { path, .. } => {
                 match site.have_host_import(path, mount.tree, mount.attributes, run.action.time)? {
                     Some(name) => name,
-                    None => return source_changed(site, path, index),
+                    None => return Ok(source_changed(site, path, index)?),
                 }
             }
             NodeSource::Layer { .. } => {
-                site.have_layer_import(&run.sources[&index], mount.tree, mount.attributes, run.action.time)?
+                site.have_layer_import(&run.sources[&index], mount.tree, mount.attributes, run.action.time, blobs)?
             }
         };
         staged.push((mount.place.clone(), name));

@@ -28,7 +28,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::error::{At, Error, Result};
 use crate::place::{RootsDir, StackerDir};
-use crate::store;
+use crate::store::{self, Known, StoreKind};
 use crate::sys::{Fork, fork};
 use crate::worker::message::{Answer, Job};
 use ids::IdMap;
@@ -40,16 +40,22 @@ pub struct Holder {
     pid: Pid,
     roots: RootsDir,
     stacker: StackerDir,
+    /// What is known of the store before it is opened.
+    known: Known,
     ready: Mutex<Option<Ready>>,
 }
 
 /// What is known once the user namespace is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ready {
     /// Host ids (user, group) of the sandbox's root.
     pub root: (u32, u32),
     /// How capable sandboxes are here.
     pub tier: Tier,
+    /// How layers are stored.
+    pub store: StoreKind,
+    /// Names this very store.
+    pub id: String,
 }
 
 /// A job under way.
@@ -59,8 +65,8 @@ pub struct Pending {
 }
 
 impl Holder {
-    /// Forks it. The calling process must have no other thread.
-    pub fn start(stacker: &StackerDir, roots: &RootsDir) -> Result<Holder> {
+    /// Forks it. The calling process must have no other thread. `kind` is what a user insists on.
+    pub fn start(stacker: &StackerDir, roots: &RootsDir, kind: Option<StoreKind>) -> Result<Holder> {
         let failed = |error: rustix::io::Errno| Error::Machine(format!("cannot make a socket: {error}"));
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(failed)?;
@@ -74,27 +80,34 @@ impl Holder {
                 pid,
                 roots: roots.clone(),
                 stacker: stacker.clone(),
+                known: Known { asked: kind, ..Known::default() },
                 ready: Mutex::new(None),
             }),
         }
     }
 
+    /// What an earlier build found at the roots directory: (id, kind).
+    pub fn expect(&mut self, before: Option<(String, StoreKind)>) {
+        self.known.before = before;
+    }
+
     /// Maps the user namespace and opens the store, the first time it is called.
     pub fn prepare(&self) -> Result<Ready> {
         let mut ready = self.ready.lock().unwrap_or_else(|broken| broken.into_inner());
-        if let Some(ready) = *ready {
-            return Ok(ready);
+        if let Some(ready) = &*ready {
+            return Ok(ready.clone());
         }
         let map = IdMap::choose()?;
-        self.ask(wire::UNSHARE, &[])?;
+        self.ask(wire::UNSHARE, b"", &[])?;
         map.write(self.pid.as_raw() as u32)?;
         // Before any owner is changed: a store of another map is left as it is.
-        store::open_identity(&self.roots, &map.uids, &map.gids)?;
+        let identity = store::open_identity(&self.roots, &map.uids, &map.gids, &self.known)?;
         make_roots(&self.roots, map.root())?;
         let listings = self.stacker.0.join("listings");
         let directories = [open_directory(&self.roots.0)?, open_directory(&listings)?];
-        self.ask(wire::ENTER, &directories)?;
-        Ok(*ready.insert(Ready { root: map.root(), tier: map.tier }))
+        let kind = serde_json::to_vec(&identity.backend).expect("a word is always JSON");
+        self.ask(wire::ENTER, &kind, &directories)?;
+        Ok(ready.insert(Ready { root: map.root(), tier: map.tier, store: identity.backend, id: identity.id }).clone())
     }
 
     /// Hands a job to a new worker.
@@ -118,10 +131,10 @@ impl Holder {
         let _ = nix::sys::wait::waitpid(self.pid, None);
     }
 
-    fn ask(&self, letter: u8, descriptors: &[OwnedFd]) -> Result<()> {
+    fn ask(&self, letter: u8, text: &[u8], descriptors: &[OwnedFd]) -> Result<()> {
         let gone = || Error::Machine("the process that holds the user namespace has ended".to_owned());
         let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        wire::send(&self.socket, letter, b"", &borrowed).map_err(|_| gone())?;
+        wire::send(&self.socket, letter, text, &borrowed).map_err(|_| gone())?;
         let packet = wire::receive(&self.socket).ok().flatten().ok_or_else(gone)?;
         match packet.letter {
             wire::DONE => Ok(()),

@@ -11,12 +11,21 @@ use nix::unistd::Pid;
 
 use super::ids::set_name;
 use super::wire::{self, Packet};
+use crate::store::StoreKind;
 use crate::sys::{self, Fork, fork, set_signal_action};
 use crate::worker;
 use crate::worker::message::{Answer, Failure, Job};
 
 /// How long workers may take to end their sandboxes before they are killed.
 const PATIENCE: Duration = Duration::from_secs(4);
+
+/// What every job starts from.
+struct Ground {
+    /// The listings directory.
+    listings: OwnedFd,
+    /// What the roots directory is.
+    store: StoreKind,
+}
 
 /// Serves until the main process has gone; the exit code.
 pub fn serve(socket: OwnedFd) -> i32 {
@@ -28,12 +37,12 @@ pub fn serve(socket: OwnedFd) -> i32 {
     }
     // Ended workers vanish by themselves; their answers come through pipes.
     let _ = set_signal_action(Signal::SIGCHLD, SigHandler::SigIgn);
-    let mut listings = None;
+    let mut ground = None;
     while let Ok(Some(packet)) = wire::receive(&socket) {
         match packet.letter {
             wire::UNSHARE => reply(&socket, unshare()),
-            wire::ENTER => reply(&socket, enter(packet, &mut listings)),
-            wire::JOB => start(packet, listings.as_ref()),
+            wire::ENTER => reply(&socket, enter(packet, &mut ground)),
+            wire::JOB => start(packet, ground.as_ref()),
             _ => {}
         }
     }
@@ -55,7 +64,7 @@ fn unshare() -> Result<(), String> {
 }
 
 /// The map is written: become its root, with the roots directory as current directory.
-fn enter(packet: Packet, listings: &mut Option<OwnedFd>) -> Result<(), String> {
+fn enter(packet: Packet, ground: &mut Option<Ground>) -> Result<(), String> {
     let failed = |doing: &'static str| move |error: nix::errno::Errno| format!("cannot {doing}: {error}");
     nix::unistd::setgroups(&[]).map_err(failed("leave the groups of the caller"))?;
     let root = (nix::unistd::Gid::from_raw(0), nix::unistd::Uid::from_raw(0));
@@ -70,20 +79,22 @@ fn enter(packet: Packet, listings: &mut Option<OwnedFd>) -> Result<(), String> {
     };
     rustix::process::fchdir(&roots).map_err(|error| format!("cannot change to the roots directory: {error}"))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    *listings = Some(found);
+    let store =
+        serde_json::from_slice(&packet.text).map_err(|error| format!("cannot tell the kind of store: {error}"))?;
+    *ground = Some(Ground { listings: found, store });
     Ok(())
 }
 
 /// Forks a worker for a job. What goes wrong before it works is its answer.
-fn start(packet: Packet, listings: Option<&OwnedFd>) {
+fn start(packet: Packet, ground: Option<&Ground>) {
     let mut descriptors = packet.descriptors.into_iter();
     let (Some(job), Some(answer)) = (descriptors.next(), descriptors.next()) else { return };
     match fork() {
         Ok(Fork::Parent(_)) => {}
         Ok(Fork::Child) => {
             become_worker();
-            let code = match listings {
-                Some(listings) => work(File::from(job), descriptors.collect(), listings, File::from(answer)),
+            let code = match ground {
+                Some(ground) => work(File::from(job), descriptors.collect(), ground, File::from(answer)),
                 None => 1,
             };
             sys::exit(code)
@@ -109,12 +120,12 @@ fn become_worker() {
     }
 }
 
-fn work(mut job: File, descriptors: Vec<OwnedFd>, listings: &OwnedFd, answer: File) -> i32 {
+fn work(mut job: File, descriptors: Vec<OwnedFd>, ground: &Ground, answer: File) -> i32 {
     let mut text = Vec::new();
     let read = job.read_to_end(&mut text).and_then(|_| Ok(serde_json::from_slice::<Job>(&text)?));
     drop(job);
     let result = match read {
-        Ok(job) => worker::work(job, descriptors, listings.as_fd()),
+        Ok(job) => worker::work(job, descriptors, ground.listings.as_fd(), ground.store),
         Err(error) => Answer::Failed(Failure {
             step: "read a job".to_owned(),
             errno: error.raw_os_error(),

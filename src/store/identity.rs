@@ -13,6 +13,8 @@ use crate::digest::ContentDigest;
 use crate::error::{At, Error, Result};
 use crate::place::RootsDir;
 
+use super::{StoreKind, is_btrfs};
+
 /// Format of the roots directory.
 const FORMAT: u32 = 1;
 
@@ -23,45 +25,96 @@ pub struct Identity {
     pub format: u32,
     /// Random; names this very store.
     pub id: String,
-    /// `overlay`.
-    pub backend: String,
+    /// How layers are stored.
+    pub backend: StoreKind,
     /// Extents (inside, outside, count) of the user ids.
     pub uids: Vec<(u32, u32, u32)>,
     /// Extents of the group ids.
     pub gids: Vec<(u32, u32, u32)>,
 }
 
-/// Reads the identity of a store, or gives a new one to an empty roots directory. Another id map or backend is an error.
-pub fn open(roots: &RootsDir, uids: &[(u32, u32, u32)], gids: &[(u32, u32, u32)]) -> Result<Identity> {
+/// What is known of a store before it is opened.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// The kind that the user insists on.
+    pub asked: Option<StoreKind>,
+    /// Id and kind that an earlier build found in this place.
+    pub before: Option<(String, StoreKind)>,
+}
+
+/// The kind that a new store in this place gets.
+pub fn kind_for(roots: &RootsDir) -> StoreKind {
+    if is_btrfs(&roots.0) { StoreKind::Btrfs } else { StoreKind::Overlay }
+}
+
+/// Reads the identity of a store, or gives a new one to an empty roots directory. Another id map or backend is an
+/// error, and so is a place where a file system is not mounted.
+pub fn open(roots: &RootsDir, uids: &[(u32, u32, u32)], gids: &[(u32, u32, u32)], known: &Known) -> Result<Identity> {
     let path = roots.store_json();
-    let wanted = Identity {
-        format: FORMAT,
-        id: String::new(),
-        backend: "overlay".to_owned(),
-        uids: uids.to_vec(),
-        gids: gids.to_vec(),
-    };
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return create(&path, wanted),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let backend = new_kind(roots, known)?;
+            let (uids, gids) = (uids.to_vec(), gids.to_vec());
+            return create(&path, Identity { format: FORMAT, id: String::new(), backend, uids, gids });
+        }
         Err(error) => return Err(error).at("read", &path),
     };
-    let found: Identity = serde_json::from_slice(&bytes)
+    let place = roots.0.display();
+    let found: Found = serde_json::from_slice(&bytes)
         .map_err(|error| Error::Machine(format!("{} can not be understood: {error}", path.display())))?;
-    if (Identity { id: String::new(), ..found.clone() }) == wanted {
-        return Ok(found);
-    }
-    let path = roots.0.display();
+    let asked = known.asked.map(|kind| kind.to_string());
     let why = if found.format != FORMAT {
         format!("has format {}, this stacker knows {FORMAT}", found.format)
-    } else if found.backend != wanted.backend {
-        format!("is of the kind {}, not {}", found.backend, wanted.backend)
+    } else if asked.as_ref().is_some_and(|asked| *asked != found.backend) {
+        format!("is of the kind {}, not {}", found.backend, asked.unwrap_or_default())
+    } else if found.uids != uids || found.gids != gids {
+        format!("was written with other ids: users {:?}, now {uids:?}", found.uids)
     } else {
-        format!("was written with other ids: users {:?}, now {:?}", found.uids, wanted.uids)
+        match serde_json::from_slice(&bytes) {
+            Ok(identity) => return check(identity, roots),
+            Err(_) => format!("is of the kind {}, which this stacker does not know", found.backend),
+        }
     };
     Err(Error::Machine(format!(
-        "the store {path} {why}: choose another one with --roots-dir DIR and --stacker-dir DIR, or remove it"
+        "the store {place} {why}: choose another one with --roots-dir DIR and --stacker-dir DIR, or remove it"
     )))
+}
+
+/// What is read first, whoever wrote it.
+#[derive(Deserialize)]
+struct Found {
+    format: u32,
+    backend: String,
+    uids: Vec<(u32, u32, u32)>,
+    gids: Vec<(u32, u32, u32)>,
+}
+
+/// A btrfs store that was copied to another file system has lost its subvolumes.
+fn check(identity: Identity, roots: &RootsDir) -> Result<Identity> {
+    if identity.backend == StoreKind::Btrfs && !is_btrfs(&roots.0) {
+        return Err(not_btrfs(roots, "the store"));
+    }
+    Ok(identity)
+}
+
+fn new_kind(roots: &RootsDir, known: &Known) -> Result<StoreKind> {
+    let here = kind_for(roots);
+    match (known.asked, &known.before) {
+        (Some(StoreKind::Btrfs), _) if here != StoreKind::Btrfs => Err(not_btrfs(roots, "--storage-type btrfs: ")),
+        (Some(asked), _) => Ok(asked),
+        (None, Some((id, StoreKind::Btrfs))) if here != StoreKind::Btrfs => Err(Error::Machine(format!(
+            "{} is empty, and the store {id} that was there is on btrfs: is its file system not mounted? Mount it; or, if \
+             the store is gone for good, go on without it: --storage-type overlay",
+            roots.0.display()
+        ))),
+        (None, _) => Ok(here),
+    }
+}
+
+fn not_btrfs(roots: &RootsDir, what: &str) -> Error {
+    let place = roots.0.display();
+    Error::Machine(format!("{what} {place} is not on btrfs: `stacker setup` puts it there, --roots-dir DIR elsewhere"))
 }
 
 fn create(path: &Path, identity: Identity) -> Result<Identity> {

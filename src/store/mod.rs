@@ -1,25 +1,105 @@
 //! The snapshot store: where the data of layers lies beneath the roots directory, and what a run is mounted on.
 //!
-//! A base is the nearest tree with the deltas stacked above it. The overlay store makes a tree (of hard links) only when
-//! more deltas lie above each other than one mount should have; no other kind of store exists yet.
+//! A base is the nearest tree with the deltas stacked above it; the kinds of store differ in when a tree is made, of
+//! what, and where a run writes. One read path, [`SnapshotStore::lowers`], serves runs and copies out of layers.
+//!
+//! Paths are relative to the roots directory, which is a worker's working directory; the main process asks with a
+//! function that looks there.
 
+mod btrfs;
 mod identity;
+mod merge;
+mod overlay;
+pub mod trash;
 
+use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::digest::Chain;
-use crate::place::{RootsDir, StackerDir, delta, tree};
+use serde::{Deserialize, Serialize};
 
-pub use identity::{Identity, open as open_identity};
+use crate::digest::{Chain, ChainId, DiffId};
+use crate::listing::Listing;
+use crate::place::{RootsDir, StackerDir, delta, tree};
+use crate::worker::message::Failure;
+
+pub use btrfs::is_btrfs;
+pub use identity::{Identity, Known, kind_for, open as open_identity};
 
 /// So many deltas are stacked before a tree is made beneath the next: their names fit into the one page that mount(2)
 /// takes, with room for the skeleton.
 pub const MAX_DELTAS: usize = 60;
 
-/// The layers of a chain, by index, whose delta or listing must be made before a run can be mounted on the chain.
+/// The kinds of store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    /// Stacks of deltas, on any file system that overlayfs can write to.
+    Overlay,
+    /// A snapshot for each layer that runs build on.
+    Btrfs,
+}
+
+/// What a layer's files are collected for.
+#[derive(Clone, Copy, Debug)]
+pub enum Purpose<'a> {
+    /// A run on this base: the draft becomes the upper of an overlay mount.
+    Run(&'a Chain),
+    /// A layer unpacked onto `parent`, which is not mounted.
+    Unpack(&'a Chain),
+    /// A staged import is renamed into it.
+    Import,
+}
+
+/// A kind of store. All but `lowers` and `needs_tree` are for workers; each change is there at once or not at all, and
+/// who makes what another one has made meanwhile keeps the other's.
+pub trait SnapshotStore: Sync {
+    /// The directories that hold a chain, topmost first. The deltas that it needs must be there; `exists` looks for
+    /// trees. Costs a look for each layer at most.
+    fn lowers(&self, chain: &Chain, exists: &dyn Fn(&Path) -> bool) -> Vec<PathBuf>;
+
+    /// The part of a chain that must become a tree before a run (or, if not `for_run`, a copy) can be mounted on it, the
+    /// lowest first; `None` when there is nothing left to do.
+    fn needs_tree(&self, chain: &Chain, for_run: bool, exists: &dyn Fn(&Path) -> bool) -> Option<Chain>;
+
+    /// Makes `drafts/NAME` with an empty directory `u`. It is on the same file system as everything else, and for an
+    /// import in the same subvolume as `imports`.
+    fn new_draft(&self, name: &str, purpose: Purpose) -> Result<PathBuf, Failure>;
+
+    /// Makes the sealed `u` of a draft the delta on top of `parent`, and removes the draft. `listing` is the delta's.
+    fn keep_delta(&self, draft: &Path, parent: ChainId, diff_id: DiffId, listing: &Listing) -> Result<(), Failure>;
+
+    /// Makes the tree of a chain. Its cost follows the deltas above the nearest tree.
+    fn make_tree(&self, chain: &Chain) -> Result<(), Failure>;
+}
+
+/// The store of a kind.
+pub fn of(kind: StoreKind) -> &'static dyn SnapshotStore {
+    match kind {
+        StoreKind::Overlay => &overlay::Overlay,
+        StoreKind::Btrfs => &btrfs::Btrfs,
+    }
+}
+
+impl StoreKind {
+    /// The kind that [`Display`](std::fmt::Display) writes so.
+    pub fn from_word(word: &str) -> Option<StoreKind> {
+        [StoreKind::Overlay, StoreKind::Btrfs].into_iter().find(|kind| kind.to_string() == word)
+    }
+}
+
+impl std::fmt::Display for StoreKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(match self {
+            StoreKind::Overlay => "overlay",
+            StoreKind::Btrfs => "btrfs",
+        })
+    }
+}
+
+/// The layers of a chain, by index, whose delta or listing must be made before something can be mounted on the chain.
 pub fn missing(roots: &RootsDir, stacker: &StackerDir, chain: &Chain) -> Vec<usize> {
     let ids = chain.ids();
-    let tree = nearest_tree(chain, |path| roots.0.join(path).exists());
+    let tree = nearest_tree(&ids, &|path| roots.0.join(path).exists());
     let lacking = |index: &usize| {
         let beneath_tree = tree.is_some_and(|tree| *index <= tree);
         let delta = beneath_tree || roots.delta(&ids[*index]).exists();
@@ -28,24 +108,44 @@ pub fn missing(roots: &RootsDir, stacker: &StackerDir, chain: &Chain) -> Vec<usi
     (0..ids.len()).filter(lacking).collect()
 }
 
-/// The part of a chain that should become a tree before more is stacked on it; `None` when the stack is low enough.
-pub fn needs_tree(chain: &Chain, roots: &RootsDir) -> Option<Chain> {
-    let beneath = nearest_tree(chain, |path| roots.0.join(path).exists()).map_or(0, |tree| tree + 1);
-    (chain.0.len() - beneath > MAX_DELTAS).then(|| Chain(chain.0[..beneath + MAX_DELTAS].to_vec()))
-}
-
-/// The directories that hold a chain, topmost first, relative to the roots directory; `exists` looks there.
-pub fn lowers(chain: &Chain, exists: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
-    let ids = chain.ids();
-    let tree_at = nearest_tree(chain, exists);
+/// The nearest tree, and the deltas above it: topmost first.
+fn stacked(ids: &[ChainId], tree_at: Option<usize>) -> Vec<PathBuf> {
     let above = tree_at.map_or(0, |tree| tree + 1);
     let deltas = ids[above..].iter().rev().map(delta);
     deltas.chain(tree_at.map(|at| tree(&ids[at]))).collect()
 }
 
 /// The index of the topmost layer whose whole stack lies there as a tree.
-fn nearest_tree(chain: &Chain, exists: impl Fn(&Path) -> bool) -> Option<usize> {
-    // Trees are only made of high stacks: the usual build asks nothing here.
-    let ids = if chain.0.len() < MAX_DELTAS { Vec::new() } else { chain.ids() };
+fn nearest_tree(ids: &[ChainId], exists: &dyn Fn(&Path) -> bool) -> Option<usize> {
     ids.iter().rposition(|id| exists(&tree(id)))
+}
+
+/// The lowest part of a chain whose deltas are too many for one mount.
+fn too_high(chain: &Chain, tree_at: Option<usize>) -> Option<Chain> {
+    let beneath = tree_at.map_or(0, |tree| tree + 1);
+    (chain.0.len() - beneath > MAX_DELTAS).then(|| Chain(chain.0[..beneath + MAX_DELTAS].to_vec()))
+}
+
+/// A draft directory with an empty `u`.
+fn plain_draft(name: &str) -> Result<PathBuf, Failure> {
+    let draft = Path::new("drafts").join(name);
+    for path in [&draft, &draft.join("u")] {
+        std::fs::create_dir(path).map_err(|error| failed("create", path, error))?;
+    }
+    Ok(draft)
+}
+
+/// Gives a finished directory its name. Where that is taken, another one made the same: that one stays, since runs may
+/// be mounted on it.
+fn keep(from: &Path, to: &Path) -> Result<(), Failure> {
+    match std::fs::rename(from, to) {
+        Err(error) if !to.exists() => Err(failed("rename to", to, error)),
+        _ => Ok(()),
+    }
+}
+
+/// A system call on something of the store failed.
+pub(crate) fn failed(doing: &str, path: &Path, error: io::Error) -> Failure {
+    let step = format!("{doing} {}", path.display());
+    Failure { step, errno: error.raw_os_error(), message: error.to_string(), users: false }
 }

@@ -10,7 +10,7 @@ use crate::seal::failure::{library, machine};
 use crate::seal::{Times, dress_root, seal};
 
 use super::message::{Failure, Sealed};
-use super::{Files, Worker, failed, keep_delta, new_draft, staged, trash};
+use super::{Files, Purpose, Worker, failed, staged, trash};
 
 impl Worker<'_> {
     /// Moves the staged tree to its place in a fresh upper and seals that. Directories that the base has already keep
@@ -26,7 +26,7 @@ impl Worker<'_> {
     ) -> Result<Sealed, Failure> {
         let mut listing = files.next_file()?;
         let lower = self.stack(parent)?;
-        let draft = new_draft(draft)?;
+        let draft = self.store.new_draft(draft, Purpose::Import)?;
         let upper = draft.join("u");
         let root = lower.lookup(b"").map_err(|error| library("read listings", error))?;
         let source = staged(name);
@@ -47,7 +47,7 @@ impl Worker<'_> {
         }
         trash::remove(&[format!("imports/{name}")])?;
         let sealed = seal(&upper, &lower, Times::All(time), &mut listing)?;
-        keep_delta(&draft, parent.id(), &sealed)?;
+        self.keep_delta(&draft, parent.id(), &sealed, listing)?;
         Ok(sealed)
     }
 }

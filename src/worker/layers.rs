@@ -11,7 +11,7 @@ use crate::unpack::{Whiteouts, unpack, unpack_onto};
 
 use super::hashed::Hashed;
 use super::message::{Answer, Compression, Failure, Sealed};
-use super::{Files, Worker, keep_delta, new_draft};
+use super::{Files, Purpose, Worker};
 
 impl Worker<'_> {
     /// A layer of an image: both its digests are checked before it gets its place.
@@ -25,7 +25,7 @@ impl Worker<'_> {
     ) -> Result<Sealed, Failure> {
         let (source, mut listing) = (files.next_file()?, files.next_file()?);
         let lower = self.stack(parent)?;
-        let draft = new_draft(draft)?;
+        let draft = self.store.new_draft(draft, Purpose::Unpack(parent))?;
         let read = |error| machine("read the blob of", b"", error);
         let mut raw = Hashed::new(source);
         let (decoder, _) = decoder(&mut raw).map_err(read)?;
@@ -55,19 +55,19 @@ impl Worker<'_> {
         }
         let mut sealed = seal_unpacked(&draft.join("u"), Some(diff_id), &mut listing)?;
         sealed.warnings.splice(0..0, warnings);
-        keep_delta(&draft, parent.id(), &sealed)?;
+        self.keep_delta(&draft, parent.id(), &sealed, listing)?;
         Ok(sealed)
     }
 
     /// A tar base becomes a layer of its own, with our tar of it.
     pub(super) fn unpack_tar(&self, draft: &str, files: &mut Files) -> Result<Sealed, Failure> {
         let (source, mut listing) = (files.next_file()?, files.next_file()?);
-        let draft = new_draft(draft)?;
+        let draft = self.store.new_draft(draft, Purpose::Unpack(&Chain::default()))?;
         let (decoder, _) = decoder(source).map_err(|error| machine("read the tar of", b"", error))?;
         let warnings = unpack(decoder, &draft.join("u"), Whiteouts::Literal)?;
         let mut sealed = seal_unpacked(&draft.join("u"), None, &mut listing)?;
         sealed.warnings.splice(0..0, warnings);
-        keep_delta(&draft, ChainId::SCRATCH, &sealed)?;
+        self.keep_delta(&draft, ChainId::SCRATCH, &sealed, listing)?;
         Ok(sealed)
     }
 

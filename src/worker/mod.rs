@@ -11,8 +11,6 @@ pub mod message;
 mod run;
 pub mod sandbox;
 mod stage;
-mod trash;
-mod tree;
 
 use std::fs::File;
 use std::io;
@@ -25,12 +23,12 @@ use crate::digest::{Chain, ChainId, DiffId};
 use crate::listing::{Listing, Stack};
 use crate::place;
 use crate::seal::failure::{library, machine};
-use crate::store;
+use crate::store::{self, Purpose, SnapshotStore, StoreKind, failed, trash};
 use message::{Answer, Failure, Job, Sealed};
 
-/// Does a job.
-pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd) -> Answer {
-    let worker = Worker { listings };
+/// Does a job, in a store of this kind.
+pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd, store: StoreKind) -> Answer {
+    let worker = Worker { listings, store: store::of(store) };
     let mut files = Files(descriptors.into_iter());
     let answer = match job {
         Job::UnpackLayer { parent, diff_id, blob, draft } => {
@@ -46,7 +44,7 @@ pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd) -> Answer
         }
         Job::Run(job) => worker.run(*job, &mut files),
         Job::Pack { chain, compression } => worker.pack(&chain, compression, &mut files),
-        Job::Tree { chain } => worker.tree(&chain).map(|()| Answer::Done),
+        Job::Tree { chain } => worker.store.make_tree(&chain).map(|()| Answer::Done),
         Job::Remove { paths } => trash::remove(&paths).map(|()| Answer::Done),
     };
     answer.unwrap_or_else(Answer::Failed)
@@ -55,6 +53,7 @@ pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd) -> Answer
 /// What every job can reach.
 struct Worker<'a> {
     listings: BorrowedFd<'a>,
+    store: &'static dyn SnapshotStore,
 }
 
 /// The descriptors of a job, in the order that its variant names.
@@ -86,39 +85,22 @@ impl Worker<'_> {
 
     /// The directories that hold a chain, topmost first.
     fn lowers(&self, chain: &Chain) -> Vec<PathBuf> {
-        store::lowers(chain, |path| path.exists())
+        self.store.lowers(chain, &|path| path.exists())
     }
-}
 
-/// A fresh draft directory with its upper.
-fn new_draft(name: &str) -> Result<PathBuf, Failure> {
-    let draft = Path::new("drafts").join(name);
-    for path in [&draft, &draft.join("u")] {
-        std::fs::create_dir(path).map_err(|error| failed("create", path, error))?;
-    }
-    Ok(draft)
-}
-
-/// Gives a sealed upper its place as the delta on top of `parent`, and removes the rest of the draft. Where the delta
-/// lies already, another one made the same: that one stays, since runs may be mounted on it.
-fn keep_delta(draft: &Path, parent: ChainId, sealed: &Sealed) -> Result<(), Failure> {
-    if let Some(diff_id) = sealed.diff_id {
-        let delta = place::delta(&parent.push(diff_id));
-        match std::fs::rename(draft.join("u"), &delta) {
-            Err(error) if !delta.exists() => return Err(failed("rename to", &delta, error)),
-            _ => {}
+    /// Gives the sealed upper of a draft its place as the delta on top of `parent`, and removes the rest.
+    fn keep_delta(&self, draft: &Path, parent: ChainId, sealed: &Sealed, listing: File) -> Result<(), Failure> {
+        match sealed.diff_id {
+            Some(diff_id) => {
+                let listing = Listing::from_file(listing).map_err(|error| library("read a listing", error))?;
+                self.store.keep_delta(draft, parent, diff_id, &listing)
+            }
+            None => trash::remove_path(draft),
         }
     }
-    trash::remove(&[draft.to_string_lossy().into_owned()])
 }
 
 /// The staged tree beneath a directory of `imports`.
 fn staged(name: &str) -> PathBuf {
     Path::new("imports").join(name).join("t")
-}
-
-/// A system call on something of the store failed.
-fn failed(doing: &str, path: &Path, error: io::Error) -> Failure {
-    let step = format!("{doing} {}", path.display());
-    Failure { step, errno: error.raw_os_error(), message: error.to_string(), users: false }
 }

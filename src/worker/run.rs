@@ -10,14 +10,14 @@ use crate::seal::{Times, dress_root, seal};
 
 use super::message::{Answer, Failure, RunJob};
 use super::sandbox::{self, Sandbox};
-use super::{Files, Worker, failed, keep_delta, new_draft, staged};
+use super::{Files, Purpose, Worker, failed, staged};
 
 impl Worker<'_> {
     /// The draft of a script that fails stays, for a person to look into.
     pub(super) fn run(&self, job: RunJob, files: &mut Files) -> Result<Answer, Failure> {
         let (output, mut listing) = (files.next()?, files.next_file()?);
         let lower = self.stack(&job.parent)?;
-        let draft = new_draft(&job.draft)?;
+        let draft = self.store.new_draft(&job.draft, Purpose::Run(&job.parent))?;
         let upper = draft.join("u");
         // The file system's clock, which is the one that stamps what the script writes.
         let upper_made = mtime(&stat(&upper).map_err(|error| failed("stat", &upper, error))?);
@@ -29,7 +29,7 @@ impl Worker<'_> {
         }
         let times = Times::Clamp { newest: job.newest, time: job.time, upper_made };
         let sealed = seal(&upper, &lower, times, &mut listing)?;
-        keep_delta(&draft, job.parent.id(), &sealed)?;
+        self.keep_delta(&draft, job.parent.id(), &sealed, listing)?;
         Ok(Answer::Sealed(sealed))
     }
 

@@ -12,11 +12,14 @@ use stacker::export::metadata::{LayerReport, Metadata, Status};
 use stacker::oci::Layout;
 
 use super::identity::{Identity, identities};
+use super::volume::Volume;
 
 /// Where a test works.
 pub struct Space {
     directory: PathBuf,
     identity: Identity,
+    /// Where layers lie, if that is btrfs.
+    volume: Option<Volume>,
 }
 
 /// What one run of the program came to.
@@ -28,11 +31,24 @@ pub struct Run {
     metadata: Option<Vec<u8>>,
 }
 
-/// Runs a test as the user who runs the tests and, if that is root, as an ordinary user too.
+/// Runs a test as the user who runs the tests and, if that is root, as an ordinary user too: each with layers on the
+/// file system of the temporary directory and, if root can mount one, on btrfs.
 pub fn for_each_identity(test: impl Fn(&Space)) {
     for identity in identities() {
         eprintln!("as {identity}:");
         test(&Space::of(identity));
+    }
+    for_each_identity_on_btrfs(test);
+}
+
+/// The latter half of it.
+pub fn for_each_identity_on_btrfs(test: impl Fn(&Space)) {
+    if !rustix::process::geteuid().is_root() {
+        return super::skipped("the same on btrfs, which only root can mount");
+    }
+    for identity in identities() {
+        eprintln!("as {identity}, on btrfs:");
+        test(&Space::on_btrfs(identity));
     }
 }
 
@@ -44,7 +60,7 @@ impl Space {
 
     pub fn of(identity: Identity) -> Space {
         let directory = tempfile::Builder::new().prefix("stacker-test-").tempdir().unwrap().keep();
-        let space = Space { directory, identity };
+        let space = Space { directory, identity, volume: None };
         let program = Path::new(env!("CARGO_BIN_EXE_stacker"));
         fs::create_dir(space.directory.join("bin")).unwrap();
         // The user may not reach the place where cargo has put it.
@@ -55,6 +71,37 @@ impl Space {
         space.give(&space.directory);
         space.give(&space.path(""));
         space
+    }
+
+    /// With the roots directory on a btrfs of its own. For root.
+    pub fn on_btrfs(identity: Identity) -> Space {
+        let mut space = Space::of(identity);
+        space.volume = Some(Volume::create(space.directory.join("volume")));
+        fs::create_dir(space.roots_dir()).unwrap();
+        space.give(&space.roots_dir());
+        space
+    }
+
+    /// The btrfs that layers lie on.
+    pub fn volume(&self) -> Option<&Volume> {
+        self.volume.as_ref()
+    }
+
+    /// Removes all that is in the roots directory, as the user who owns it cannot.
+    pub fn forget_roots(&self) {
+        let roots = self.roots_dir();
+        if rustix::process::geteuid().is_root() {
+            let trees = fs::read_dir(roots.join("trees")).unwrap().map(|entry| entry.unwrap().path());
+            for tree in trees {
+                let _ = Command::new("btrfs").args(["property", "set", "-ts"]).arg(tree).args(["ro", "false"]).output();
+            }
+            fs::remove_dir_all(&roots).unwrap();
+            fs::create_dir(&roots).unwrap();
+            self.give(&roots);
+        } else {
+            let arguments = ["--user", "--map-root-user", "--map-auto", "rm", "-rf"];
+            assert!(Command::new("unshare").args(arguments).arg(&roots).status().unwrap().success());
+        }
     }
 
     pub fn identity(&self) -> Identity {
@@ -73,7 +120,10 @@ impl Space {
 
     /// What `--roots-dir` is.
     pub fn roots_dir(&self) -> PathBuf {
-        self.directory.join("roots")
+        match &self.volume {
+            Some(volume) => volume.path.join("roots"),
+            None => self.directory.join("roots"),
+        }
     }
 
     /// Writes a file, with the directories that lead to it, and gives it to the user.
@@ -205,6 +255,7 @@ impl Drop for Space {
             eprintln!("left for a look: {}", self.directory.display());
             return;
         }
+        self.volume = None;
         // Subordinate ids own most of it.
         if !rustix::process::geteuid().is_root() {
             let arguments = ["--user", "--map-root-user", "--map-auto", "rm", "-rf"];

@@ -1,37 +1,24 @@
-//! Whole trees: the deltas of a high stack merged into one directory, of hard links.
+//! Deltas merged into one directory: of hard links where that is possible, else of reflinks, else of copies.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, linkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, Stat, linkat};
+use rustix::io::Errno;
 
-use crate::digest::Chain;
-use crate::place;
-use crate::seal::delta::{is_whiteout, mtime, set_mtime, stat, xattrs};
+use crate::seal::delta::{is_whiteout, mtime, set_mtime, set_xattr, stat, xattrs};
+use crate::worker::message::Failure;
 
-use super::message::Failure;
-use super::{Worker, failed, new_draft, trash};
+use super::failed;
 
-impl Worker<'_> {
-    /// Makes the tree of a chain. It is there at once or not at all.
-    pub(super) fn tree(&self, chain: &Chain) -> Result<(), Failure> {
-        let target = place::tree(&chain.id());
-        if target.exists() {
-            return Ok(());
-        }
-        let draft = new_draft(&trash::unique())?;
-        let merged = draft.join("u");
-        for layer in self.lowers(chain).iter().rev() {
-            let mut copies = HashMap::new();
-            merge(layer, &merged, &mut copies).map_err(|error| failed("merge", layer, error))?;
-        }
-        match fs::rename(&merged, &target) {
-            Err(error) if !target.exists() => Err(failed("rename to", &target, error)),
-            _ => trash::remove(&[draft.to_string_lossy().into_owned()]),
-        }
+/// Lays directories over `merged`; the topmost one is the first.
+pub(super) fn merge_all(layers: &[PathBuf], merged: &Path) -> Result<(), Failure> {
+    for layer in layers.iter().rev() {
+        merge(layer, merged, &mut HashMap::new()).map_err(|error| failed("merge", layer, error))?;
     }
+    Ok(())
 }
 
 /// Lays the directory `layer` over `merged`. `copies` are the files that could not be linked, by inode.
@@ -40,7 +27,7 @@ fn merge(layer: &Path, merged: &Path, copies: &mut HashMap<u64, PathBuf>) -> io:
         let name = item?.file_name();
         let (from, to) = (layer.join(&name), merged.join(&name));
         let found = stat(&from)?;
-        let directory = rustix::fs::FileType::from_raw_mode(found.st_mode) == rustix::fs::FileType::Directory;
+        let directory = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
         let opaque = directory && xattrs(&from)?.opaque;
         let there = to.symlink_metadata().ok();
         match there {
@@ -52,7 +39,7 @@ fn merge(layer: &Path, merged: &Path, copies: &mut HashMap<u64, PathBuf>) -> io:
             continue;
         }
         if !directory {
-            link(&from, &to, found.st_ino, copies)?;
+            link(&from, &to, &found, copies)?;
             continue;
         }
         match fs::create_dir(&to) {
@@ -64,21 +51,31 @@ fn merge(layer: &Path, merged: &Path, copies: &mut HashMap<u64, PathBuf>) -> io:
     like(layer, merged)
 }
 
-/// A further name of the file; a copy where it has as many names as the file system allows.
-fn link(from: &Path, to: &Path, inode: u64, copies: &mut HashMap<u64, PathBuf>) -> io::Result<()> {
-    let from = copies.get(&inode).map_or(from, |copy| copy.as_path());
+/// A further name of the file; a copy in another subvolume, or where it has as many names as the file system allows.
+fn link(from: &Path, to: &Path, found: &Stat, copies: &mut HashMap<u64, PathBuf>) -> io::Result<()> {
+    let from = copies.get(&found.st_ino).map_or(from, |copy| copy.as_path());
     match linkat(CWD, from, CWD, to, AtFlags::empty()) {
-        Err(rustix::io::Errno::MLINK) => {}
+        Err(Errno::MLINK | Errno::XDEV) => {}
         other => return Ok(other?),
     }
-    if from.symlink_metadata()?.is_symlink() {
-        std::os::unix::fs::symlink(fs::read_link(from)?, to)?;
-    } else {
-        fs::copy(from, to)?;
+    match FileType::from_raw_mode(found.st_mode) {
+        FileType::Symlink => std::os::unix::fs::symlink(fs::read_link(from)?, to)?,
+        FileType::Fifo => nix::unistd::mkfifo(to, nix::sys::stat::Mode::S_IRWXU)?,
+        _ => clone_file(from, to)?,
     }
     like(from, to)?;
-    copies.insert(inode, to.to_path_buf());
+    if found.st_nlink > 1 {
+        copies.insert(found.st_ino, to.to_path_buf());
+    }
     Ok(())
+}
+
+fn clone_file(from: &Path, to: &Path) -> io::Result<()> {
+    let (mut source, mut target) = (File::open(from)?, File::create_new(to)?);
+    match rustix::fs::ioctl_ficlone(&target, &source) {
+        Ok(()) => Ok(()),
+        Err(_) => io::copy(&mut source, &mut target).map(drop),
+    }
 }
 
 /// Gives `to` the looks of `from`; the topmost layer that has a directory decides them.
@@ -86,7 +83,7 @@ fn like(from: &Path, to: &Path) -> io::Result<()> {
     let found = stat(from)?;
     let (uid, gid) = (rustix::fs::Uid::from_raw(found.st_uid), rustix::fs::Gid::from_raw(found.st_gid));
     rustix::fs::chownat(CWD, to, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-    let link = rustix::fs::FileType::from_raw_mode(found.st_mode) == rustix::fs::FileType::Symlink;
+    let link = FileType::from_raw_mode(found.st_mode) == FileType::Symlink;
     let wanted = xattrs(from)?.kept;
     for name in xattrs(to)?.kept.into_keys().filter(|name| !wanted.contains_key(name)) {
         crate::seal::delta::remove_xattr(to, &name)?;
@@ -95,7 +92,7 @@ fn like(from: &Path, to: &Path) -> io::Result<()> {
         rustix::fs::chmodat(CWD, to, Mode::from_raw_mode(found.st_mode & 0o7777), AtFlags::empty())?;
     }
     for (name, value) in &wanted {
-        crate::seal::delta::set_xattr(to, name, value)?;
+        set_xattr(to, name, value)?;
     }
     set_mtime(to, mtime(&found))
 }

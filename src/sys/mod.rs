@@ -1,5 +1,7 @@
 //! The system calls that no crate makes safely: the only place for `unsafe`, each with its argument.
 
+pub mod btrfs;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::RawFd;

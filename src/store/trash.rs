@@ -1,0 +1,76 @@
+//! Removing directories of the store, whoever owns what is in them.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Component, Path};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
+
+use crate::seal::failure::users;
+use crate::worker::message::Failure;
+
+use super::{btrfs, failed};
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// Removes directories beneath the roots directory; those that are not there are no error. Each gets out of the way at
+/// once, and is then taken apart in the trash.
+pub fn remove(paths: &[String]) -> Result<(), Failure> {
+    for path in paths {
+        let path = Path::new(path);
+        if !path.components().all(|part| matches!(part, Component::Normal(_))) {
+            return Err(users("remove", b"", format!("{} is not beneath the roots directory", path.display())));
+        }
+        remove_path(path)?;
+    }
+    Ok(())
+}
+
+/// Removes one of them; what a link leads to goes with it, but for a tree.
+pub fn remove_path(path: &Path) -> Result<(), Failure> {
+    if let Some(target) = btrfs::link_target(path) {
+        fs::remove_file(path).or_else(unless_gone).map_err(|error| failed("remove", path, error))?;
+        return match target.starts_with("trees") {
+            true => Ok(()),
+            false => take_apart(&target).map_err(|error| failed("remove", &target, error)),
+        };
+    }
+    let mut place = path.to_path_buf();
+    if btrfs::is_subvolume(path) {
+        btrfs::make_writable(path).or_else(unless_gone).map_err(|error| failed("make writable", path, error))?;
+    }
+    if !path.starts_with("trash") {
+        place = Path::new("trash").join(unique());
+        match fs::rename(path, &place) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            // Inside a nursery, where nobody but the link that named it knows it.
+            Err(error) if error.kind() == ErrorKind::CrossesDevices => place = path.to_path_buf(),
+            other => other.map_err(|error| failed("rename", path, error))?,
+        }
+    }
+    take_apart(&place).map_err(|error| failed("remove", &place, error))
+}
+
+/// Removes what is there, with the subvolumes that it is or holds as a draft's `u`.
+fn take_apart(place: &Path) -> io::Result<()> {
+    for path in [&place.join("u"), place] {
+        if btrfs::is_subvolume(path) {
+            btrfs::destroy(path).or_else(unless_gone)?;
+        }
+    }
+    match fs::remove_dir_all(place) {
+        Err(error) if error.kind() == ErrorKind::NotADirectory => fs::remove_file(place),
+        other => other,
+    }
+    .or_else(unless_gone)
+}
+
+fn unless_gone(error: io::Error) -> io::Result<()> {
+    if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+/// A name that no other worker, dead ones included, gives: its process id may come again, but not at that moment.
+pub fn unique() -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("{:x}-{}-{}", now.as_nanos(), std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
