@@ -178,7 +178,7 @@ fn look(dir: &StackerDir) -> Result<Found> {
     }
     let version = connect(&path, OpenFlags::empty()).and_then(|connection| {
         let version = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))?;
-        if version == VERSION {
+        if (1..=VERSION).contains(&version) {
             // Reads the schema and a table.
             connection.query_row("SELECT counter FROM boot", [], |row| row.get::<_, i64>(0))?;
         }
