@@ -382,13 +382,15 @@ fn many_lowers_fit() {
 
 fn title() {
     let mut site = Site::new();
-    site.job.layer = "a-rather-long-layer-name".into();
+    // Other tests of this machine have their sandboxes too.
+    let layer = format!("a-rather-long-layer-name-{}", std::process::id());
+    let title = format!("stacker: {layer}");
+    site.job.layer = layer;
     let worker = site.start("xargs -0 echo < /proc/1/cmdline; cat /proc/1/comm; read x < /stacker/fifo || sleep 4325");
-    eventually("ps shows the title", || running("stacker: a-rather-long-layer-name"));
+    eventually("ps shows the title", || running(&title));
     worker.wait_for("stacker: a-rath\n");
-    let ps = sh("ps -eo args | grep '^stacker: a'");
-    assert_eq!(ps, "stacker: a-rather-long-layer-name");
+    assert_eq!(sh(&format!("ps -eo args | grep '^{title}$'")), title);
     kill(worker.id(), Signal::SIGTERM).unwrap();
     let ran = worker.wait();
-    assert!(ran.log.starts_with("stacker: a-rather-long-layer-name"), "{}", ran.log);
+    assert!(ran.log.starts_with(&title), "{}", ran.log);
 }
