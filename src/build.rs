@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::cli::options::Directories;
 use crate::database::Database;
 use crate::decide::{Decider, Settings};
+use crate::digest::Chain;
 use crate::error::Result;
 use crate::execute::{self, Execution, Site};
 use crate::graph::{LayerGraph, LayerIndex};
@@ -15,6 +16,7 @@ use crate::holder::Holder;
 use crate::images::{self, Export};
 use crate::inputs::{self, Scope};
 use crate::load;
+use crate::pins::{Pin, Pins};
 use crate::progress::{Event, Mode};
 use crate::worker::message::Compression;
 
@@ -73,11 +75,14 @@ pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     warnings.splice(0..0, loaded.warnings.iter().chain(graph.warnings()).cloned());
 
     let teller = tell::Teller::start(request.progress, &warnings, wanted.len());
+    let pins = Pins::start(&request.directories.stacker)?;
+    let bases: Vec<_> = inputs.images.values().map(|image| image.chain()).collect();
+    pins.pin(bases.iter().flat_map(Chain::ids).map(Pin::Base), || database.put_bases(&bases))?;
     let settings =
         Settings { source_date_epoch: inputs::source_date_epoch(&scope.host)?, keep_going: request.keep_going };
     let images = inputs.images.clone();
     let decider = Decider::new(inputs.layers.clone(), wanted.clone(), settings);
-    let site = Arc::new(Site::new(&request.directories, holder, inputs, scope, teller.sender()));
+    let site = Arc::new(Site::new(&request.directories, holder, pins, inputs, scope, teller.sender()));
     let options = execute::Options {
         jobs: request.jobs,
         compression: request.compression,

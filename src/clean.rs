@@ -61,8 +61,9 @@ fn remove_stacker(stacker: &StackerDir) -> Result<()> {
     if !stacker.database().is_file() {
         return Ok(());
     }
-    let database = ["stacker.db", "stacker.db-wal", "stacker.db-shm", "stacker.db.lock", "stacker.db.damaged"]
-        .map(|name| stacker.0.join(name));
+    let database =
+        ["stacker.db", "stacker.db-wal", "stacker.db-shm", "stacker.db.lock", "stacker.db.damaged", "pins.lock"]
+            .map(|name| stacker.0.join(name));
     let directories = StackerDir::DIRECTORIES.map(|name| stacker.0.join(name));
     for path in database.iter().chain(&directories) {
         remove(path)?;

@@ -9,6 +9,7 @@
 //!   blobs/sha256/              compressed layers
 //!   logs/                      output of runs
 //!   claims/                    one lock file for each action being built
+//!   pins/ pins.lock            one file for each running build: what it relies on
 //!   tmp/
 //! roots-dir/                   0700, mapped root's
 //!   store.json
@@ -34,8 +35,8 @@ pub struct RootsDir(pub PathBuf);
 
 impl StackerDir {
     /// The directories that must exist.
-    pub const DIRECTORIES: [&str; 8] =
-        ["records", "fresh", "listings", "blobs", "blobs/sha256", "logs", "claims", "tmp"];
+    pub const DIRECTORIES: [&str; 9] =
+        ["records", "fresh", "listings", "blobs", "blobs/sha256", "logs", "claims", "pins", "tmp"];
 
     /// The SQLite file.
     pub fn database(&self) -> PathBuf {
@@ -60,6 +61,10 @@ impl StackerDir {
     /// The lock file of an action that is being built.
     pub fn claim(&self, key: &Key) -> PathBuf {
         self.0.join("claims").join(key.hex())
+    }
+    /// What each running build relies on.
+    pub fn pins(&self) -> PathBuf {
+        self.0.join("pins")
     }
     /// For files on their way to their name.
     pub fn tmp(&self) -> PathBuf {

@@ -3,26 +3,29 @@
 use crate::database::{CacheRow, Database};
 use crate::digest::Key;
 use crate::error::{Error, Result};
+use crate::gc::{Request, gc};
+use crate::holder::Holder;
 use crate::inspect::cache::{CacheEntry, CachePath, render_entries, render_list};
+use crate::store::StoreKind;
 
-use super::Cache;
-use super::options::Directories;
+use super::options::{Directories, age};
+use super::{Cache, Gc};
+
+/// Does `stacker gc`; returns what goes to stdout.
+pub fn collect(directories: &Directories, kind: Option<StoreKind>, arguments: &Gc) -> Result<String> {
+    let older_than = arguments.older_than.as_deref().map(age).transpose()?;
+    let holder = Holder::start(&directories.stacker, &directories.roots, kind)?;
+    gc(directories, &holder, &Request { older_than, dry_run: arguments.dry_run })
+}
 
 /// Does the subcommand; returns what goes to stdout.
-pub fn cache(directories: &Directories, command: Cache) -> Result<String> {
-    if !directories.stacker.database().exists() {
-        let path = directories.stacker.0.display();
-        return Err(Error::Usage(format!("there is no cache at {path}: build something, or say --stacker-dir DIR")));
-    }
-    let (database, warnings) = Database::open(&directories.stacker)?;
-    for warning in warnings {
-        eprintln!("warning: {warning}");
-    }
-    let rows = database.list()?;
+pub fn cache(directories: &Directories, kind: Option<StoreKind>, command: Cache) -> Result<String> {
     match command {
-        Cache::Ls { json } => Ok(render_list(&rows, json)),
+        Cache::Gc(arguments) => collect(directories, kind, &arguments),
+        Cache::Ls { json } => Ok(render_list(&open(directories)?.list()?, json)),
         Cache::Show { name, json } => {
-            let chosen: Vec<CacheRow> = rows.into_iter().filter(|row| is_named(row, &name)).collect();
+            let database = open(directories)?;
+            let chosen: Vec<CacheRow> = database.list()?.into_iter().filter(|row| is_named(row, &name)).collect();
             if chosen.is_empty() {
                 return Err(Error::Usage(format!("nothing in the cache is named {name}; see stacker cache ls")));
             }
@@ -31,6 +34,25 @@ pub fn cache(directories: &Directories, command: Cache) -> Result<String> {
             Ok(render_entries(&entries, json))
         }
     }
+}
+
+/// The database, which must be there.
+pub(crate) fn open(directories: &Directories) -> Result<Database> {
+    must_exist(directories)?;
+    let (database, warnings) = Database::open(&directories.stacker)?;
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+    Ok(database)
+}
+
+/// A mistyped directory is no empty cache.
+pub(crate) fn must_exist(directories: &Directories) -> Result<()> {
+    if directories.stacker.database().exists() {
+        return Ok(());
+    }
+    let path = directories.stacker.0.display();
+    Err(Error::Usage(format!("there is no cache at {path}: build something, or say --stacker-dir DIR")))
 }
 
 /// By a layer's name, else by the first digits (four or more) of the key.

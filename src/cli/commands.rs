@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::build::{Request, What, build};
+use crate::build::{self, What, build};
 use crate::error::{Error, Result};
 use crate::holder::Holder;
 use crate::inputs::absolute;
@@ -32,7 +32,8 @@ pub fn run(cli: Cli) -> Result<i32> {
             let text = crate::inspect::inspect(&directories.oci, arguments.tag.as_deref(), arguments.json)?;
             print(&text)
         }
-        Command::Cache(arguments) => print(&super::cache::cache(&directories, arguments)?),
+        Command::Gc(arguments) => print(&super::cache::collect(&directories, kind, &arguments)?),
+        Command::Cache(arguments) => print(&super::cache::cache(&directories, kind, arguments)?),
         Command::Clean(arguments) => {
             let holder = Holder::start(&directories.stacker, &directories.roots, kind)?;
             crate::clean::clean(&directories, arguments.all, &holder)?;
@@ -54,7 +55,7 @@ fn print(text: &str) -> Result<i32> {
     }
 }
 
-fn request(arguments: Build, global: &Global, directories: Directories) -> Result<Request> {
+fn request(arguments: Build, global: &Global, directories: Directories) -> Result<build::Request> {
     let substitute_file = match &arguments.substitute_file {
         Some(path) => load::read_substitute_file(path)?,
         None => BTreeMap::new(),
@@ -75,7 +76,7 @@ fn request(arguments: Build, global: &Global, directories: Directories) -> Resul
         pattern,
         colour: std::io::IsTerminal::is_terminal(&std::io::stderr()),
     };
-    Ok(Request {
+    Ok(build::Request {
         what: what(&arguments)?,
         load,
         no_cache: arguments.no_cache,

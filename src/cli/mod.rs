@@ -1,6 +1,6 @@
 //! The command line as typed. What it means is worked out in [`options`]; each command is one function.
 
-mod cache;
+pub(crate) mod cache;
 mod commands;
 pub mod options;
 
@@ -78,6 +78,8 @@ pub enum Command {
     /// Look into the cache
     #[command(subcommand)]
     Cache(Cache),
+    /// Remove what was not used for long, and what nothing refers to (the same as `cache gc`)
+    Gc(Gc),
     /// Remove the OCI layout, and the store unless it is the shared one
     Clean(Clean),
 }
@@ -162,6 +164,8 @@ pub enum Cache {
         #[arg(long)]
         json: bool,
     },
+    /// Remove what was not used for long, and what nothing refers to
+    Gc(Gc),
     /// Show one action and its result
     Show {
         /// A layer's name, or the first digits of a key
@@ -170,6 +174,17 @@ pub enum Cache {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// `stacker gc`.
+#[derive(Args, Debug)]
+pub struct Gc {
+    /// Remove results that no build used for so long, such as 30d, 12h or 2w (default: keep all results)
+    #[arg(long, value_name = "AGE")]
+    pub older_than: Option<String>,
+    /// Only tell what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `stacker clean`.

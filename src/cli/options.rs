@@ -113,6 +113,18 @@ pub fn time(text: &str) -> Result<i64> {
         .map_err(|error| Error::Usage(format!("--created {text:?}: {error}")))
 }
 
+/// A span such as `30d`, `12h` or `2w`, in seconds.
+pub fn age(text: &str) -> Result<u64> {
+    let wrong = |error: jiff::Error| Error::Usage(format!("--older-than {text:?}: {error}; write 30d, 12h or 2w"));
+    let span: jiff::Span = text.parse().map_err(wrong)?;
+    let days = jiff::SpanRelativeTo::days_are_24_hours();
+    let seconds = span.total((jiff::Unit::Second, days)).map_err(wrong)?;
+    if seconds < 0.0 {
+        return Err(Error::Usage(format!("--older-than {text:?} lies in the future")));
+    }
+    Ok(seconds as u64)
+}
+
 /// The cores that the cgroup gives.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)

@@ -5,6 +5,7 @@
 //! contents.
 
 mod durable;
+mod garbage;
 mod open;
 mod remembered;
 mod results;
@@ -19,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::place::StackerDir;
 
 pub use crate::record::{ActionResult, LayerInfo};
+pub use garbage::Orphaned;
 pub use results::CacheRow;
 
 /// The open database of a stacker directory.
@@ -47,12 +49,13 @@ impl Database {
         Ok(())
     }
 
-    /// Queries see what other processes wrote again.
-    pub fn end_reading(&self) -> Result<()> {
-        if self.reading.replace(false) {
+    /// Queries see what other processes wrote again. Says whether that was not so.
+    pub fn end_reading(&self) -> Result<bool> {
+        let reading = self.reading.replace(false);
+        if reading {
             self.query(|connection| connection.execute_batch("COMMIT"))?;
         }
-        Ok(())
+        Ok(reading)
     }
 
     /// A write transaction; it takes the write lock at once, since one that first reads could fail to get it later.

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{OptionalExtension, params};
 
-use super::results::{insert_layer, layer_of};
+use super::results::{USE_GRAIN, insert_layer, layer_of};
 use super::{Database, next_unsynced, now};
-use crate::digest::{BlobDigest, ChainId, DiffId, Key};
+use crate::digest::{BlobDigest, Chain, ChainId, DiffId, Key};
 use crate::error::Result;
 use crate::place::RootsDir;
 use crate::record::LayerInfo;
@@ -101,6 +101,33 @@ impl Database {
             let mut statement =
                 transaction.prepare_cached("INSERT OR REPLACE INTO store (roots, id, kind) VALUES (?1, ?2, ?3)")?;
             statement.execute(params![roots.0.as_os_str().as_bytes(), id, kind.to_string()]).map(drop)
+        })
+    }
+
+    /// Remembers the layers of images that were built upon, and when.
+    pub fn put_bases(&self, bases: &[Chain]) -> Result<()> {
+        let now = now();
+        let stale = self.query(|connection| {
+            let mut statement = connection.prepare_cached("SELECT last_used FROM base WHERE chain = ?1")?;
+            let mut stale = Vec::new();
+            for base in bases {
+                let used: Option<i64> = statement.query_row([base.id().0], |row| row.get(0)).optional()?;
+                if used.is_none_or(|used| (now - used).abs() >= USE_GRAIN) {
+                    stale.push(base);
+                }
+            }
+            Ok(stale)
+        })?;
+        if stale.is_empty() {
+            return Ok(());
+        }
+        self.in_transaction(|transaction| {
+            let mut statement = transaction
+                .prepare_cached("INSERT OR REPLACE INTO base (chain, layers, last_used) VALUES (?1, ?2, ?3)")?;
+            stale.iter().try_for_each(|base| {
+                let layers: Vec<u8> = base.0.iter().flat_map(|diff_id| diff_id.0).collect();
+                statement.execute(params![base.id().0, layers, now]).map(drop)
+            })
         })
     }
 

@@ -13,7 +13,7 @@ use crate::record::{ActionResult, LayerInfo, Record, remove};
 
 /// A use is written down again only when the last one is this many seconds old, so that a build with nothing to do
 /// writes nothing.
-const USE_GRAIN: i64 = 3600;
+pub(super) const USE_GRAIN: i64 = 3600;
 
 /// One line of `stacker cache ls`.
 #[derive(Clone, Debug, PartialEq)]

@@ -172,8 +172,9 @@ impl<'a> Execution<'a> {
     fn dispatch(&mut self) -> Result<()> {
         loop {
             let mut moved = false;
-            while let Some(question) = self.decider.next_question() {
-                self.ask(question)?;
+            let questions: Vec<Question> = std::iter::from_fn(|| self.decider.next_question()).collect();
+            if !questions.is_empty() {
+                self.ask_all(questions)?;
                 moved = true;
             }
             self.tell_finished()?;

@@ -8,6 +8,7 @@ use crate::digest::TreeDigest;
 use crate::error::{Error, Result};
 use crate::graph::NodeSource;
 use crate::listing::{Entry, Kind, Listing};
+use crate::pins::Pin;
 use crate::progress::Event;
 use crate::reason::{FileChange, compare_files, file_fact};
 
@@ -15,6 +16,22 @@ use super::site::{Learned, Lost, Site};
 use super::{Execution, Message, lookup, outcome};
 
 impl Execution<'_> {
+    /// Asks questions, with all results that they ask for pinned before they are looked up.
+    pub(super) fn ask_all(&mut self, questions: Vec<Question>) -> Result<()> {
+        let site = self.site.clone();
+        let results = questions.iter().filter_map(|question| match question {
+            Question::Result(key) => Some(Pin::Result(*key)),
+            _ => None,
+        });
+        site.pins.pin(results.collect::<Vec<_>>(), || {
+            // Not from an earlier state of the database, of which things may have gone meanwhile.
+            if self.database.end_reading()? {
+                self.database.begin_reading()?;
+            }
+            questions.into_iter().try_for_each(|question| self.ask(question))
+        })
+    }
+
     /// Answers at once what the database knows, and lets a thread find out the rest.
     pub(super) fn ask(&mut self, question: Question) -> Result<()> {
         if let Some(answer) = self.known(&question)? {

@@ -20,6 +20,7 @@ use crate::holder::{Holder, Ready};
 use crate::inputs::{Inputs, PROXY_VARIABLES, Scope};
 use crate::listing::{Listing, Stack};
 use crate::oci::BaseLayer;
+use crate::pins::{Pin, Pins};
 use crate::place::{RootsDir, StackerDir};
 use crate::progress::Event;
 use crate::resolve::HostTree;
@@ -42,6 +43,8 @@ pub struct Site {
     pub exclude: Vec<PathBuf>,
     /// Variables that reach runs outside their keys.
     pub unkeyed: BTreeMap<String, String>,
+    /// What this build relies on.
+    pub pins: Pins,
     /// For renderers.
     pub events: Sender<Event>,
     /// One lock for each thing being made.
@@ -79,7 +82,14 @@ pub type Learned = Vec<(DiffId, LayerInfo)>;
 
 impl Site {
     /// For one build.
-    pub fn new(directories: &Directories, holder: Holder, inputs: Inputs, scope: Scope, events: Sender<Event>) -> Site {
+    pub fn new(
+        directories: &Directories,
+        holder: Holder,
+        pins: Pins,
+        inputs: Inputs,
+        scope: Scope,
+        events: Sender<Event>,
+    ) -> Site {
         let base_layers = inputs.images.values().flat_map(|image| &image.layers);
         let place = |layer: &BaseLayer| BlobPlace { path: layer.path.clone(), digest: layer.descriptor.digest };
         let is_proxy = |name: &String| PROXY_VARIABLES.contains(&name.as_str());
@@ -87,6 +97,7 @@ impl Site {
             stacker: directories.stacker.clone(),
             roots: directories.roots.clone(),
             holder,
+            pins,
             base_blobs: base_layers.map(|layer| (layer.diff_id, place(layer))).collect(),
             trees: inputs.trees,
             exclude: scope.exclude,
@@ -232,7 +243,7 @@ impl Site {
     ) -> Result<Option<String>> {
         let name = import_name(tree, attributes, time);
         self.in_turn(format!("import {name}"), || {
-            if self.roots.import(&name).exists() {
+            if self.has_import(&name)? {
                 return Ok(Some(name));
             }
             let Some(tmp) = self.stage_host(path, tree, attributes, time)? else { return Ok(None) };
@@ -276,7 +287,7 @@ impl Site {
     ) -> Result<String, Lost> {
         let name = import_name(tree, attributes, time);
         self.in_turn(format!("import {name}"), || {
-            if !self.roots.import(&name).exists() {
+            if !self.has_import(&name)? {
                 let tmp = self.stage_layer(from, tree, attributes, time, blobs)?;
                 self.keep_import(&tmp, &name)?;
             }
@@ -307,6 +318,20 @@ impl Site {
             .into()),
             other => Err(Error::Machine(format!("a worker answered out of turn: {other:?}")).into()),
         }
+    }
+
+    /// Whether a staged tree is there. From then on it stays, or what will have its name.
+    fn has_import(&self, name: &str) -> Result<bool> {
+        let path = self.roots.import(name);
+        self.pins.pin([Pin::Import(name.to_owned())], || {
+            let there = path.exists();
+            if there {
+                // When it was last used, for gc. Where that cannot be written it is taken for older than it is.
+                let now = fs::FileTimes::new().set_modified(std::time::SystemTime::now());
+                let _ = File::open(&path).and_then(|directory| directory.set_times(now));
+            }
+            Ok(there)
+        })
     }
 
     fn keep_import(&self, tmp: &str, name: &str) -> Result<()> {

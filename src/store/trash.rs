@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
@@ -16,39 +16,50 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 /// Removes directories beneath the roots directory; those that are not there are no error. Each gets out of the way at
 /// once, and is then taken apart in the trash.
 pub fn remove(paths: &[String]) -> Result<(), Failure> {
-    for path in paths {
-        let path = Path::new(path);
-        if !path.components().all(|part| matches!(part, Component::Normal(_))) {
-            return Err(users("remove", b"", format!("{} is not beneath the roots directory", path.display())));
-        }
-        remove_path(path)?;
+    beneath_roots(paths)?.try_for_each(remove_path)
+}
+
+/// Gets directories out of the way, to be removed later.
+pub fn set_aside(paths: &[String]) -> Result<(), Failure> {
+    beneath_roots(paths)?.try_for_each(|path| out_of_the_way(path).map(drop))
+}
+
+fn beneath_roots(paths: &[String]) -> Result<impl Iterator<Item = &Path>, Failure> {
+    let is_beneath = |path: &&String| Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+    match paths.iter().find(|path| !is_beneath(path)) {
+        Some(path) => Err(users("remove", b"", format!("{path} is not beneath the roots directory"))),
+        None => Ok(paths.iter().map(Path::new)),
     }
-    Ok(())
 }
 
 /// Removes one of them; what a link leads to goes with it, but for a tree.
 pub fn remove_path(path: &Path) -> Result<(), Failure> {
+    match out_of_the_way(path)? {
+        Some(place) => take_apart(&place).map_err(|error| failed("remove", &place, error)),
+        None => Ok(()),
+    }
+}
+
+/// Where it is now, if something is left to remove.
+fn out_of_the_way(path: &Path) -> Result<Option<PathBuf>, Failure> {
     if let Some(target) = btrfs::link_target(path) {
         fs::remove_file(path).or_else(unless_gone).map_err(|error| failed("remove", path, error))?;
-        return match target.starts_with("trees") {
-            true => Ok(()),
-            false => take_apart(&target).map_err(|error| failed("remove", &target, error)),
-        };
+        return Ok((!target.starts_with("trees")).then_some(target));
     }
-    let mut place = path.to_path_buf();
     if btrfs::is_subvolume(path) {
         btrfs::make_writable(path).or_else(unless_gone).map_err(|error| failed("make writable", path, error))?;
     }
-    if !path.starts_with("trash") {
-        place = Path::new("trash").join(unique());
-        match fs::rename(path, &place) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            // Inside a nursery, where nobody but the link that named it knows it.
-            Err(error) if error.kind() == ErrorKind::CrossesDevices => place = path.to_path_buf(),
-            other => other.map_err(|error| failed("rename", path, error))?,
-        }
+    if path.starts_with("trash") {
+        return Ok(Some(path.to_path_buf()));
     }
-    take_apart(&place).map_err(|error| failed("remove", &place, error))
+    let place = Path::new("trash").join(unique());
+    match fs::rename(path, &place) {
+        Ok(()) => Ok(Some(place)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        // Inside a nursery, where nobody but the link that named it knows it.
+        Err(error) if error.kind() == ErrorKind::CrossesDevices => Ok(Some(path.to_path_buf())),
+        Err(error) => Err(failed("rename", path, error)),
+    }
 }
 
 /// Removes what is there, with the subvolumes that it is or holds as a draft's `u`.

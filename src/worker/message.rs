@@ -82,6 +82,11 @@ pub enum Job {
         /// The whole stack.
         chain: Chain,
     },
+    /// Rename directories beneath the roots directory into `trash`, where they stay for now. Descriptors: none.
+    SetAside {
+        /// As for `Remove`.
+        paths: Vec<String>,
+    },
     /// Remove directories beneath the roots directory (each first renamed into `trash`), whoever owns them. Descriptors: none.
     Remove {
         /// Relative to the roots directory: `drafts/x`, `imports/y`, `trash/z`.

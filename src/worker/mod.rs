@@ -45,6 +45,7 @@ pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd, store: St
         Job::Run(job) => worker.run(*job, &mut files),
         Job::Pack { chain, compression } => worker.pack(&chain, compression, &mut files),
         Job::Tree { chain } => worker.store.make_tree(&chain).map(|()| Answer::Done),
+        Job::SetAside { paths } => trash::set_aside(&paths).map(|()| Answer::Done),
         Job::Remove { paths } => trash::remove(&paths).map(|()| Answer::Done),
     };
     answer.unwrap_or_else(Answer::Failed)
