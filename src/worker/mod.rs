@@ -10,6 +10,7 @@ mod layers;
 pub mod message;
 mod run;
 pub mod sandbox;
+mod shell;
 mod stage;
 mod trash;
 mod tree;
@@ -45,6 +46,7 @@ pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd) -> Answer
             worker.import(&parent, &name, &dest, time, &draft, &mut files).map(Answer::Sealed)
         }
         Job::Run(job) => worker.run(*job, &mut files),
+        Job::Shell(job) => worker.shell(*job, &mut files),
         Job::Pack { chain, compression } => worker.pack(&chain, compression, &mut files),
         Job::Tree { chain } => worker.tree(&chain).map(|()| Answer::Done),
         Job::Remove { paths } => trash::remove(&paths).map(|()| Answer::Done),

@@ -82,7 +82,7 @@ fn link(from: &Path, to: &Path, inode: u64, copies: &mut HashMap<u64, PathBuf>) 
 }
 
 /// Gives `to` the looks of `from`; the topmost layer that has a directory decides them.
-fn like(from: &Path, to: &Path) -> io::Result<()> {
+pub(super) fn like(from: &Path, to: &Path) -> io::Result<()> {
     let found = stat(from)?;
     let (uid, gid) = (rustix::fs::Uid::from_raw(found.st_uid), rustix::fs::Gid::from_raw(found.st_gid));
     rustix::fs::chownat(CWD, to, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
