@@ -9,7 +9,7 @@ use crate::cli::options::Directories;
 use crate::database::Database;
 use crate::decide::{Decider, Settings};
 use crate::digest::Chain;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::execute::{self, Execution, Site};
 use crate::graph::{LayerGraph, LayerIndex};
 use crate::holder::Holder;
@@ -18,10 +18,11 @@ use crate::inputs::{self, Scope};
 use crate::load;
 use crate::pins::{Pin, Pins};
 use crate::progress::{Event, Mode};
+use crate::shell::{AfterFailure, after_failure};
+use crate::tell;
 use crate::worker::message::Compression;
 
 mod report;
-mod tell;
 
 /// What `stacker build` was asked for.
 pub struct Request {
@@ -47,6 +48,8 @@ pub struct Request {
     pub compression: Compression,
     /// `--created`.
     pub created: Option<i64>,
+    /// `--shell-fail`, `--on-run-failure`.
+    pub after_failure: Option<AfterFailure>,
 }
 
 /// Which layers are built.
@@ -60,13 +63,10 @@ pub enum What {
 /// Builds; returns the exit code.
 pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     let begun = Instant::now();
-    let files = match &request.what {
-        What::All(directory) => load::find(directory, &request.load)?,
-        What::File(file, _) => vec![file.clone()],
-    };
+    let files = find(&request.what, &request.load)?;
     let loaded = load::load(&files, &request.load)?;
     let graph = LayerGraph::new(&loaded)?;
-    let wanted = wanted(&graph, &request.what)?;
+    let wanted = wanted(&graph, &named(&graph, &request.what)?);
     let (database, mut warnings) = Database::open(&request.directories.stacker)?;
     holder.expect(database.store(&request.directories.roots)?);
     let scope = scope(request, &graph)?;
@@ -107,18 +107,37 @@ pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     let outcome = report::Outcome { graph: &graph, reports: &reports, written: &written, elapsed: begun.elapsed() };
     teller.end(Event::End(outcome.summary()));
     outcome.write_metadata(request.metadata_file.as_deref())?;
+    if let (Some(then), Some(layer)) = (&request.after_failure, outcome.failed_run())
+        && let Err(error) = after_failure(&site, &graph[layer], &database, then)
+    {
+        match error {
+            Error::Interrupted(_) => return Err(error),
+            // The build has failed for another reason, which counts.
+            error => eprintln!("warning: {error}"),
+        }
+    }
     Ok(outcome.exit_code())
 }
 
-/// The layers that are asked for, and all they need.
-fn wanted(graph: &LayerGraph, what: &What) -> Result<BTreeSet<LayerIndex>> {
+/// The stackerfiles that are read.
+pub fn find(what: &What, options: &load::Options) -> Result<Vec<PathBuf>> {
     match what {
-        What::File(_, names) if !names.is_empty() => {
-            let named = names.iter().map(|name| graph.named(name)).collect::<Result<Vec<_>>>()?;
-            Ok(graph.closure(&named).into_iter().collect())
-        }
+        What::All(directory) => load::find(directory, options),
+        What::File(file, _) => Ok(vec![file.clone()]),
+    }
+}
+
+/// The layers that are asked for.
+fn named(graph: &LayerGraph, what: &What) -> Result<Vec<LayerIndex>> {
+    match what {
+        What::File(_, names) if !names.is_empty() => names.iter().map(|name| graph.named(name)).collect(),
         _ => Ok(graph.iter().map(|(index, _)| index).collect()),
     }
+}
+
+/// Layers and all they need.
+pub fn wanted(graph: &LayerGraph, layers: &[LayerIndex]) -> BTreeSet<LayerIndex> {
+    graph.closure(layers).into_iter().collect()
 }
 
 fn scope(request: &Request, graph: &LayerGraph) -> Result<Scope> {

@@ -246,11 +246,15 @@ fn file_content(path: &Path, tree: &HostTree) -> Result<ContentDigest> {
     }
 }
 
+/// The variables that every script has.
+pub fn default_environment() -> BTreeMap<String, String> {
+    [("PATH", DEFAULT_PATH), ("TERM", "dumb"), ("HOME", "/root")].map(|(k, v)| (k.to_owned(), v.to_owned())).into()
+}
+
 /// Script and keyed environment: defaults, then what passes through, then `build_env`; the last wins.
 fn run_input(node: &Node, script: &str, host: &BTreeMap<String, String>) -> Result<RunInput> {
     let layer = &node.layer;
-    let mut environment: BTreeMap<String, String> =
-        [("PATH", DEFAULT_PATH), ("TERM", "dumb"), ("HOME", "/root")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    let mut environment = default_environment();
     if let Some(epoch) = host.get("SOURCE_DATE_EPOCH") {
         environment.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.clone());
     }

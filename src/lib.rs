@@ -32,6 +32,7 @@ pub mod record;
 pub mod resolve;
 pub mod schema;
 pub mod seal;
+pub mod shell;
 pub mod store;
 pub mod text;
 pub mod unpack;
@@ -39,5 +40,6 @@ pub mod worker;
 
 mod order;
 mod sys;
+mod tell;
 
 pub use error::{Error, Result};

@@ -73,6 +73,8 @@ impl From<StorageType> for StoreKind {
 pub enum Command {
     /// Build layers and write their images to the OCI layout
     Build(Box<Build>),
+    /// Run a command, or an interactive shell, in a throw-away copy of a layer
+    Shell(Box<Shell>),
     /// Show the images of the OCI layout
     Inspect(Inspect),
     /// Look into the cache
@@ -96,15 +98,9 @@ pub struct Build {
     /// The stackerfile
     #[arg(long = "stacker-file", short = 'f', value_name = "FILE", conflicts_with = "all")]
     pub file: Option<PathBuf>,
-    /// With --all: which files are stackerfiles, matched against the absolute path (default: /stacker\.yaml$)
-    #[arg(long, value_name = "REGEX", requires = "all")]
-    pub stacker_file_pattern: Option<String>,
-    /// Replace ${{NAME}} in stackerfiles
-    #[arg(long, value_name = "NAME=VALUE", action = clap::ArgAction::Append)]
-    pub substitute: Vec<String>,
-    /// A YAML map of names and values to replace
-    #[arg(long, value_name = "FILE")]
-    pub substitute_file: Option<PathBuf>,
+    /// How stackerfiles are read.
+    #[command(flatten)]
+    pub reading: Reading,
     /// Build everything anew and replace the stored results
     #[arg(long)]
     pub no_cache: bool,
@@ -132,6 +128,52 @@ pub struct Build {
     /// Creation time of the images: RFC 3339, or seconds since 1970
     #[arg(long, value_name = "TIME")]
     pub created: Option<String>,
+    /// After a run fails, open a shell in what it left
+    #[arg(long)]
+    pub shell_fail: bool,
+    /// After a run fails, run a command of /bin/sh in what it left
+    #[arg(long, value_name = "CMD", conflicts_with = "shell_fail")]
+    pub on_run_failure: Option<String>,
+}
+
+/// How stackerfiles are read.
+#[derive(Args, Debug)]
+pub struct Reading {
+    /// With --all: which files are stackerfiles, matched against the absolute path (default: /stacker\.yaml$)
+    #[arg(long, value_name = "REGEX", requires = "all")]
+    pub stacker_file_pattern: Option<String>,
+    /// Replace ${{NAME}} in stackerfiles
+    #[arg(long, value_name = "NAME=VALUE", action = clap::ArgAction::Append)]
+    pub substitute: Vec<String>,
+    /// A YAML map of names and values to replace
+    #[arg(long, value_name = "FILE")]
+    pub substitute_file: Option<PathBuf>,
+}
+
+/// `stacker shell`.
+#[derive(Args, Debug)]
+pub struct Shell {
+    /// The layer
+    #[arg(value_name = "LAYER")]
+    pub layer: String,
+    /// What its script starts from, with the imports, instead of what it came out as
+    #[arg(long, conflicts_with = "failed")]
+    pub before: bool,
+    /// What its last run left when it failed
+    #[arg(long)]
+    pub failed: bool,
+    /// The stackerfile
+    #[arg(long = "stacker-file", short = 'f', value_name = "FILE", conflicts_with = "all")]
+    pub file: Option<PathBuf>,
+    /// Look for the layer in every stackerfile below a directory
+    #[arg(long, value_name = "DIR")]
+    pub all: Option<PathBuf>,
+    /// How stackerfiles are read.
+    #[command(flatten)]
+    pub reading: Reading,
+    /// What to run, looked for in the PATH of the layer's `run` (default: bash or else sh)
+    #[arg(value_name = "CMD", last = true)]
+    pub command: Vec<String>,
 }
 
 /// Codecs of layer blobs.

@@ -52,6 +52,7 @@ pub struct Decider {
     running: HashMap<Key, (StepId, Vec<LayerIndex>)>,
     outcomes: HashMap<Key, Outcome>,
     evicted: HashSet<Key>,
+    held: Option<LayerIndex>,
 }
 
 /// What the whole build is told.
@@ -98,12 +99,23 @@ impl Decider {
             running: HashMap::new(),
             outcomes: HashMap::new(),
             evicted: HashSet::new(),
+            held: None,
             wanted,
         };
         for layer in decider.wanted.clone() {
             decider.advance(layer);
         }
         decider
+    }
+
+    /// The script of this layer is handed out by [`Decider::next_run`] even if its result is known. To be called first.
+    pub fn hold(&mut self, layer: LayerIndex) {
+        self.held = Some(layer);
+    }
+
+    /// The script of a layer and its surroundings, as far as they are known from the start.
+    pub fn run_input(&self, layer: LayerIndex) -> Option<&RunInput> {
+        self.inputs[layer.0].run.as_ref()
     }
 
     /// The next thing to find out; asked once.
@@ -358,16 +370,17 @@ impl Decider {
     /// Looks for a result, a twin, or makes the step ready. True when the step is decided at once.
     fn decide_step(&mut self, id: StepId, kind: StepKind, asked: Asked) -> bool {
         let key = asked.key;
+        let held = kind == StepKind::Run && self.held == Some(id.layer);
         if let Some(&outcome) = self.outcomes.get(&key) {
             self.layers[id.layer.0].take(key, outcome, false);
             return true;
         }
-        if let Some((_, twins)) = self.running.get_mut(&key) {
+        if !held && let Some((_, twins)) = self.running.get_mut(&key) {
             twins.push(id.layer);
             self.layers[id.layer.0].pending = Some(key);
             return false;
         }
-        let why = if self.inputs[id.layer.0].forced {
+        let why = if held || self.inputs[id.layer.0].forced {
             Why::Forced
         } else if self.evicted.contains(&key) {
             Why::Evicted

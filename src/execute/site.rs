@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::action::Attributes;
 use crate::cli::options::Directories;
-use crate::database::LayerInfo;
+use crate::database::{Database, LayerInfo};
 use crate::digest::{BlobDigest, Chain, ChainId, DiffId, Key, TreeDigest};
 use crate::error::{At, Error, Result};
 use crate::holder::{Holder, Ready};
@@ -137,6 +137,23 @@ impl Site {
         let lock = self.making.lock().unwrap_or_else(|broken| broken.into_inner()).entry(name).or_default().clone();
         let _turn = lock.lock().unwrap_or_else(|broken| broken.into_inner());
         make()
+    }
+
+    /// The blobs of a chain's own layers that the store holds, where a layer's data is not there.
+    pub fn own_blobs(&self, database: &Database, chain: &Chain) -> Result<HashMap<DiffId, BlobPlace>> {
+        let mut blobs = HashMap::new();
+        for (diff_id, id) in chain.0.iter().copied().zip(chain.ids()) {
+            if self.roots.delta(&id).exists() && self.stacker.listing(&diff_id).exists() {
+                continue;
+            }
+            for digest in database.blobs(&diff_id)? {
+                let path = self.stacker.blob(&digest);
+                if path.exists() {
+                    blobs.insert(diff_id, BlobPlace { path, digest });
+                }
+            }
+        }
+        Ok(blobs)
     }
 
     /// Every layer of the chain is there as data that a run, or a copy, can be mounted on. `blobs` are those of our own layers.

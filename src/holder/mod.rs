@@ -12,7 +12,7 @@
 
 mod ids;
 mod serve;
-mod wire;
+pub mod wire;
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};

@@ -28,6 +28,9 @@ pub const DONE: u8 = b'D';
 /// Not done; the text says why.
 pub const FAILED: u8 = b'F';
 
+/// A sandbox's terminal; descriptor: the side of whoever types.
+pub const TERMINAL: u8 = b'T';
+
 /// A received packet.
 pub struct Packet {
     /// What it is for.

@@ -70,6 +70,9 @@ pub enum Job {
     },
     /// Run a script and seal what it changed. Descriptors: log (write), listing (write).
     Run(Box<RunJob>),
+    /// Run a command in a throw-away copy of a root filesystem. Descriptors: with `terminal` the socket to send it over,
+    /// else standard input, output and error. The answer is `Ended`.
+    Shell(Box<ShellJob>),
     /// Write the layer tar of the topmost layer of `chain`, compressed. Descriptors: blob (write). The answer is `Packed`.
     Pack {
         /// The layer is the last of it.
@@ -117,6 +120,32 @@ pub struct RunJob {
     pub draft: String,
 }
 
+/// A command to look around with: in what a run would see, in what it left when it failed, or in a layer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ShellJob {
+    /// What to run it in: the surroundings of a run, whose own script lies at `/stacker/run` and is not started.
+    /// `draft` is what is thrown away.
+    pub run: RunJob,
+    /// What is executed, with its arguments.
+    pub command: Vec<String>,
+    /// A failed run's draft to be opened.
+    pub failed: Option<FailedDraft>,
+    /// A terminal of the sandbox's own, with so many rows and columns.
+    pub terminal: Option<(u16, u16)>,
+}
+
+/// What a failed run left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedDraft {
+    /// Directory beneath `drafts`.
+    pub name: String,
+    /// The command works on the draft itself rather than on a copy.
+    pub itself: bool,
+}
+
+/// The file of a draft that holds the [`RunJob`] that it was made for.
+pub const JOB_FILE: &str = "job";
+
 /// How a blob is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -149,6 +178,11 @@ pub enum Answer {
     Done,
     /// The script ended with this exit code, or by this signal (128 + number).
     RunFailed {
+        /// As a shell would say it.
+        code: i32,
+    },
+    /// The command ended with this exit code, or by this signal (128 + number).
+    Ended {
         /// As a shell would say it.
         code: i32,
     },

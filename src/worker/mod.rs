@@ -10,6 +10,7 @@ mod layers;
 pub mod message;
 mod run;
 pub mod sandbox;
+mod shell;
 mod stage;
 
 use std::fs::File;
@@ -43,6 +44,7 @@ pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd, store: St
             worker.import(&parent, &name, &dest, time, &draft, &mut files).map(Answer::Sealed)
         }
         Job::Run(job) => worker.run(*job, &mut files),
+        Job::Shell(job) => worker.shell(*job, &mut files),
         Job::Pack { chain, compression } => worker.pack(&chain, compression, &mut files),
         Job::Tree { chain } => worker.store.make_tree(&chain).map(|()| Answer::Done),
         Job::SetAside { paths } => trash::set_aside(&paths).map(|()| Answer::Done),

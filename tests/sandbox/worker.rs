@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use stacker::action::Network;
 use stacker::listing::{Entry, Kind, Listing, Stack, Time};
 use stacker::worker::message::Failure;
-use stacker::worker::sandbox::{Sandbox, run};
+use stacker::worker::sandbox::{SCRIPT, Sandbox, Streams, run};
 
 pub const ROLE: &str = "worker";
 
@@ -59,13 +59,15 @@ pub fn main(job: &str) -> ExitCode {
     let outcome = run(Sandbox {
         layer: &job.layer,
         script: &job.script,
+        command: &[SCRIPT.to_owned()],
         environment: &job.environment,
         lowers: &job.lowers,
         draft: &job.draft,
+        left: None,
         mounts: &job.mounts,
         network: job.network,
         base: &base,
-        output: std::io::stderr().as_fd().try_clone_to_owned().expect("duplicate the output"),
+        streams: Streams::Output(std::io::stderr().as_fd().try_clone_to_owned().expect("duplicate the output")),
     });
     drop(inherited);
     // As sealing will.

@@ -10,6 +10,7 @@ pub mod layout;
 pub mod mapped;
 pub mod registry;
 pub mod space;
+pub mod terminal;
 pub mod volume;
 
 /// Set where tests that need subordinate ids may be left out, which otherwise is a failure.

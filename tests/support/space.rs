@@ -176,12 +176,22 @@ impl Space {
 
     fn command_under(&self, wrapper: &[&str], arguments: &[&str]) -> Command {
         let program = self.program();
-        let mut command = self.other_program(&[wrapper, &[program.to_str().unwrap()], arguments].concat());
+        // Before what is not for the program.
+        let end = arguments.iter().position(|argument| *argument == "--").unwrap_or(arguments.len());
+        let (own, others) = arguments.split_at(end);
+        let mut command = self.other_program(&[wrapper, &[program.to_str().unwrap()], own].concat());
         command.arg("--stacker-dir").arg(self.stacker_dir()).arg("--roots-dir").arg(self.roots_dir());
         if arguments.first() == Some(&"build") && !arguments.contains(&"--metadata-file") {
             command.arg("--metadata-file").arg(self.metadata_file());
         }
+        command.args(others);
         command
+    }
+
+    /// The program with its directories, for a shell: `$STACKER build`.
+    pub fn command_line(&self) -> String {
+        let (program, store, roots) = (self.program(), self.stacker_dir(), self.roots_dir());
+        format!("{} --stacker-dir {} --roots-dir {}", program.display(), store.display(), roots.display())
     }
 
     /// Another program with its arguments, as the same user in the same directory.
@@ -239,7 +249,8 @@ impl Space {
         self.directory.join("bin/stacker")
     }
 
-    fn give(&self, path: &Path) {
+    /// Gives a file to the user.
+    pub fn give(&self, path: &Path) {
         if let Some((uid, gid)) = self.identity.owner() {
             chown(path, Some(uid), Some(gid)).unwrap();
         }

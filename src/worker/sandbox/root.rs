@@ -64,18 +64,23 @@ fn overlay(sandbox: &Sandbox, ground: &Ground) -> Result<OwnedFd, Failure> {
 fn mount_overlay(sandbox: &Sandbox, ground: &Ground, top: Option<&Path>, work: &Path) -> Result<OwnedFd, Failure> {
     let lowers = top.into_iter().chain(sandbox.lowers.iter().map(PathBuf::as_path)).chain([ground.skeleton.as_path()]);
     let lowers: Vec<&OsStr> = lowers.map(Path::as_os_str).collect();
-    let mut options = OsString::from("userxattr,volatile,lowerdir=");
-    options.push(lowers.join(OsStr::new(":")));
-    options.push(",upperdir=");
-    options.push(&ground.upper);
-    options.push(",workdir=");
-    options.push(work);
+    let options = overlay_options(&lowers, &ground.upper, work);
     if options.len() >= PAGE {
         return Err(machine_fault("mount overlay", &format!("{} layers do not fit one mount", lowers.len())));
     }
     mount(Some("overlay"), &ground.root, Some("overlay"), MsFlags::empty(), Some(options.as_os_str()))
         .during("mount overlay")?;
     open(&ground.root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).during("open the new root")
+}
+
+fn overlay_options(lowers: &[&OsStr], upper: &Path, work: &Path) -> OsString {
+    let mut options = OsString::from("userxattr,volatile,lowerdir=");
+    options.push(lowers.join(OsStr::new(":")));
+    options.push(",upperdir=");
+    options.push(upper);
+    options.push(",workdir=");
+    options.push(work);
+    options
 }
 
 /// Makes mount points in a layer above the base, where the directories that lead to them look as they do in the base.
@@ -140,7 +145,15 @@ impl Place {
                 fill_dev(&magic(&shown()?))?;
             }
             Mount::Sys => kernel::mount_sys(&at, sandbox.network)?,
-            Mount::Stacker(source) => mount(Some(source), &at, NONE, MsFlags::MS_BIND, NONE)?,
+            Mount::Stacker(source) => match sandbox.left {
+                None => mount(Some(source), &at, NONE, MsFlags::MS_BIND, NONE)?,
+                Some(left) => {
+                    let work = source.with_extension("w");
+                    fs::create_dir(&work)?;
+                    let options = overlay_options(&[left.as_os_str()], source, &work);
+                    mount(Some("overlay"), &at, Some("overlay"), MsFlags::empty(), Some(options.as_os_str()))?;
+                }
+            },
             Mount::ReadOnly(source) => {
                 mount(Some(source), &at, NONE, MsFlags::MS_BIND, NONE)?;
                 let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;

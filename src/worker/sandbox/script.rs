@@ -1,10 +1,10 @@
 //! The script's own process: a child of PID 1 in nested user and mount namespaces, so that it has every capability over
 //! its files (and a network of its own, if it has one) and none over the mounts that mask the kernel's files.
 
-use std::ffi::{CStr, CString};
-use std::fs::{self, File};
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -14,8 +14,8 @@ use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Pid, Uid};
 
-use super::loopback;
 use super::step::{During, machine_fault, users_fault};
+use super::{SCRIPT, Streams, loopback};
 use crate::action::Network;
 use crate::sys::{self, Fork};
 use crate::worker::message::Failure;
@@ -26,13 +26,23 @@ const LIMITS: [(Resource, u64, u64); 3] = [
     (Resource::RLIMIT_CORE, 0, 0),
     (Resource::RLIMIT_STACK, 8 << 20, u64::MAX),
 ];
-/// Where the script lies in the sandbox.
-const PROGRAM: &CStr = c"/stacker/run";
-
 /// What is executed, made ready before the fork.
 pub struct Program {
+    /// Where it may lie, in the order of trying.
+    places: Vec<CString>,
+    arguments: Vec<CString>,
     environment: Vec<CString>,
-    interpreter: String,
+    /// Of the script; none where something else is executed.
+    interpreter: Option<String>,
+}
+
+/// The places where a program of this name may lie.
+fn places(name: &str, environment: &BTreeMap<String, String>) -> Vec<String> {
+    if name.contains('/') {
+        return vec![name.to_owned()];
+    }
+    let path = environment.get("PATH").map_or(crate::inputs::DEFAULT_PATH, String::as_str);
+    path.split(':').filter(|directory| !directory.is_empty()).map(|directory| format!("{directory}/{name}")).collect()
 }
 
 impl Program {
@@ -43,22 +53,32 @@ impl Program {
             CString::new(text).map_err(|_| users_fault("run", format!("the variable {name} holds a NUL byte")))
         };
         let environment = sandbox.environment.iter().map(variable).collect::<Result<_, _>>()?;
+        let texts = |texts: &[String]| -> Result<Vec<CString>, Failure> {
+            let texts = texts.iter().map(|text| CString::new(text.as_str()));
+            texts.collect::<Result<_, _>>().map_err(|_| users_fault("run", "an argument holds a NUL byte".to_owned()))
+        };
+        let name = sandbox.command.first().map_or("", String::as_str);
         let first = sandbox.script.lines().next().and_then(|line| line.strip_prefix("#!")).unwrap_or_default();
         let interpreter = first.split_ascii_whitespace().next().unwrap_or_default().to_owned();
-        Ok(Program { environment, interpreter })
+        Ok(Program {
+            places: texts(&places(name, sandbox.environment))?,
+            arguments: texts(sandbox.command)?,
+            environment,
+            interpreter: (name == SCRIPT).then_some(interpreter),
+        })
     }
 
     /// Starts it; returns when it runs, or says why it does not.
-    pub fn start(&self, output: OwnedFd, network: Network) -> Result<Pid, Failure> {
+    pub fn start(&self, streams: Streams, network: Network) -> Result<Pid, Failure> {
         let (mut failure, failure_end) = io::pipe().during("create a pipe")?;
         let (go, go_end) = io::pipe().during("create a pipe")?;
         match sys::fork().during("fork")? {
             Fork::Child => {
                 drop((failure, go_end));
-                super::leave(|| self.become_it(&output, network, go, failure_end))
+                super::leave(|| self.become_it(&streams, network, go, failure_end))
             }
             Fork::Parent(pid) => {
-                drop((failure_end, go, output));
+                drop((failure_end, go, streams));
                 let mut word = [0];
                 if failure.read(&mut word).during("wait for the script's namespaces")? == 1 && word == *b"\n" {
                     map_ids(pid)?;
@@ -76,15 +96,15 @@ impl Program {
         }
     }
 
-    fn become_it(&self, output: &OwnedFd, network: Network, go: PipeReader, mut failure: PipeWriter) -> i32 {
-        let Err(error) = self.execute(output, network, go, &mut failure);
+    fn become_it(&self, streams: &Streams, network: Network, go: PipeReader, mut failure: PipeWriter) -> i32 {
+        let Err(error) = self.execute(streams, network, go, &mut failure);
         let _ = serde_json::to_writer(&failure, &error);
         127
     }
 
     fn execute(
         &self,
-        output: &OwnedFd,
+        streams: &Streams,
         network: Network,
         go: PipeReader,
         failure: &mut PipeWriter,
@@ -96,20 +116,31 @@ impl Program {
             limit(resource, soft, hard).during("set resource limits")?;
         }
         leave_keyring().during("start a session keyring")?;
-        let null = File::open("/dev/null").during("open /dev/null")?;
-        nix::unistd::dup2_stdin(&null).during("redirect the input")?;
-        nix::unistd::dup2_stdout(output).during("redirect the output")?;
-        nix::unistd::dup2_stderr(output).during("redirect the output")?;
+        streams.connect()?;
         sys::close_at_exec();
         sys::default_signals();
         SigSet::empty().thread_set_mask().during("unblock signals")?;
-        let Err(error) = nix::unistd::execve(PROGRAM, &[PROGRAM], &self.environment);
+        let mut error = Errno::ENOENT;
+        for place in &self.places {
+            let Err(failed) = nix::unistd::execve(place, &self.arguments, &self.environment);
+            // As shells do: what cannot be executed is named, unless it is found further on.
+            if failed != Errno::ENOENT {
+                error = failed;
+            }
+        }
         Err(self.not_executed(error))
     }
 
     /// execve(2) says the same ENOENT for a missing interpreter and for one whose loader is missing.
     fn not_executed(&self, error: Errno) -> Failure {
-        let interpreter = &self.interpreter;
+        let Some(interpreter) = &self.interpreter else {
+            let name = self.arguments.first().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+            let why = match error {
+                Errno::ENOENT => "command not found".to_owned(),
+                _ => io::Error::from(error).to_string(),
+            };
+            return Failure { step: name, errno: Some(error as i32), message: why, users: true };
+        };
         let why = match error {
             Errno::ENOENT if interpreter.is_empty() => "its first line names no interpreter".to_owned(),
             Errno::ENOENT if !Path::new(interpreter).exists() => format!("the base has no {interpreter}"),
