@@ -24,7 +24,7 @@ pub fn run(cli: Cli) -> Result<i32> {
     match cli.command {
         Command::Build(arguments) => {
             // Forks, so it comes before any thread.
-            let holder = Holder::start(&directories.stacker, &directories.roots)?;
+            let holder = Holder::start(&directories.stacker, &directories.roots)?.insist(cli.global.sandbox);
             build(&request(*arguments, &cli.global, directories)?, holder)
         }
         Command::Inspect(arguments) => {
@@ -33,9 +33,14 @@ pub fn run(cli: Cli) -> Result<i32> {
         }
         Command::Cache(arguments) => print(&super::cache::cache(&directories, arguments)?),
         Command::Clean(arguments) => {
-            let holder = Holder::start(&directories.stacker, &directories.roots)?;
+            let holder = Holder::start(&directories.stacker, &directories.roots)?.insist(cli.global.sandbox);
             crate::clean::clean(&directories, arguments.all, &holder)?;
             Ok(0)
+        }
+        Command::Check(arguments) => {
+            let report = crate::check::check(&directories, cli.global.sandbox)?;
+            print(&report.show(arguments.json))?;
+            Ok(report.exit_code())
         }
     }
 }

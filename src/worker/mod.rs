@@ -8,6 +8,7 @@ mod hashed;
 mod import;
 mod layers;
 pub mod message;
+mod probe;
 mod run;
 pub mod sandbox;
 mod stage;
@@ -26,11 +27,12 @@ use crate::listing::{Listing, Stack};
 use crate::place;
 use crate::seal::failure::{library, machine};
 use crate::store;
-use message::{Answer, Failure, Job, Sealed};
+use message::{Answer, Failure, Job, Sealed, Setting};
+pub use probe::own_proc;
 
 /// Does a job.
-pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd) -> Answer {
-    let worker = Worker { listings };
+pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd, setting: Setting) -> Answer {
+    let worker = Worker { listings, setting };
     let mut files = Files(descriptors.into_iter());
     let answer = match job {
         Job::UnpackLayer { parent, diff_id, blob, draft } => {
@@ -48,6 +50,7 @@ pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd) -> Answer
         Job::Pack { chain, compression } => worker.pack(&chain, compression, &mut files),
         Job::Tree { chain } => worker.tree(&chain).map(|()| Answer::Done),
         Job::Remove { paths } => trash::remove(&paths).map(|()| Answer::Done),
+        Job::Probe { draft } => worker.probe(&draft).map(Answer::Probed),
     };
     answer.unwrap_or_else(Answer::Failed)
 }
@@ -55,6 +58,7 @@ pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd) -> Answer
 /// What every job can reach.
 struct Worker<'a> {
     listings: BorrowedFd<'a>,
+    setting: Setting,
 }
 
 /// The descriptors of a job, in the order that its variant names.

@@ -46,6 +46,7 @@ impl Worker<'_> {
             network: job.network,
             base,
             output,
+            setting: self.setting,
         })
     }
 }

@@ -51,7 +51,7 @@ pub struct Place {
 /// What a mount point shows.
 #[derive(Debug)]
 pub enum Mount {
-    /// A fresh procfs.
+    /// A fresh procfs, or the one outside.
     Proc,
     /// A tmpfs with a few device nodes.
     Dev,

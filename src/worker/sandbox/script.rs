@@ -3,7 +3,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use nix::unistd::{Gid, Pid, Uid};
 
 use super::loopback;
 use super::step::{During, machine_fault, users_fault};
-use crate::action::Network;
+use crate::action::{Ids, Network};
 use crate::sys::{self, Fork};
 use crate::worker::message::Failure;
 
@@ -49,25 +49,27 @@ impl Program {
     }
 
     /// Starts it; returns when it runs, or says why it does not.
-    pub fn start(&self, output: OwnedFd, network: Network) -> Result<Pid, Failure> {
-        let (mut failure, failure_end) = io::pipe().during("create a pipe")?;
+    pub fn start(&self, output: OwnedFd, network: Network, ids: Ids) -> Result<Pid, Failure> {
+        let (failure, failure_end) = io::pipe().during("create a pipe")?;
         let (go, go_end) = io::pipe().during("create a pipe")?;
         match sys::fork().during("fork")? {
             Fork::Child => {
                 drop((failure, go_end));
-                super::leave(|| self.become_it(&output, network, go, failure_end))
+                super::leave(|| self.become_it(&output, network, ids, go, failure_end))
             }
             Fork::Parent(pid) => {
                 drop((failure_end, go, output));
-                let mut word = [0];
-                if failure.read(&mut word).during("wait for the script's namespaces")? == 1 && word == *b"\n" {
-                    map_ids(pid)?;
+                let mut failure = BufReader::new(failure);
+                let mut name = String::new();
+                failure.read_line(&mut name).during("wait for the script's namespaces")?;
+                let mut text = name.clone().into_bytes();
+                if let Some(name) = name.strip_suffix('\n') {
+                    map_ids(name)?;
                     drop(go_end);
-                    word = *b" ";
+                    text.clear();
                 }
-                let mut text = vec![word[0]];
                 failure.read_to_end(&mut text).during("wait for the script")?;
-                match text.trim_ascii() {
+                match text.as_slice() {
                     b"" => Ok(pid),
                     text => Err(serde_json::from_slice(text)
                         .unwrap_or_else(|_| machine_fault("start the script", "its process ended early"))),
@@ -76,8 +78,8 @@ impl Program {
         }
     }
 
-    fn become_it(&self, output: &OwnedFd, network: Network, go: PipeReader, mut failure: PipeWriter) -> i32 {
-        let Err(error) = self.execute(output, network, go, &mut failure);
+    fn become_it(&self, output: &OwnedFd, network: Network, ids: Ids, go: PipeReader, mut failure: PipeWriter) -> i32 {
+        let Err(error) = self.execute(output, network, ids, go, &mut failure);
         let _ = serde_json::to_writer(&failure, &error);
         127
     }
@@ -86,10 +88,11 @@ impl Program {
         &self,
         output: &OwnedFd,
         network: Network,
+        ids: Ids,
         go: PipeReader,
         failure: &mut PipeWriter,
     ) -> Result<std::convert::Infallible, Failure> {
-        enter_namespaces(network, go, failure)?;
+        enter_namespaces(network, ids, go, failure)?;
         nix::unistd::setsid().during("start a session")?;
         umask(Mode::from_bits_truncate(0o022));
         for (resource, soft, hard) in LIMITS {
@@ -128,16 +131,22 @@ impl Program {
     }
 }
 
-/// Becomes user 0 of a nested user namespace. It asks on `failure` for the id map, and waits on `go` until it has one.
-fn enter_namespaces(network: Network, mut go: PipeReader, failure: &mut PipeWriter) -> Result<(), Failure> {
+/// Becomes user 0 of a nested user namespace. It asks on `failure`, by its name in
+/// /proc, for the id map, and waits on `go` until it has one.
+fn enter_namespaces(network: Network, ids: Ids, mut go: PipeReader, failure: &mut PipeWriter) -> Result<(), Failure> {
     let mut namespaces = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS;
     if network == Network::None {
         namespaces |= CloneFlags::CLONE_NEWNET;
     }
     unshare(namespaces).during("unshare the script's namespaces")?;
-    failure.write_all(b"\n").during("ask for the id map")?;
+    // Its number there: /proc may be that of the processes outside.
+    let name = fs::read_link("/proc/self").during("read /proc/self")?;
+    failure.write_all(format!("{}\n", name.display()).as_bytes()).during("ask for the id map")?;
     go.read_to_end(&mut Vec::new()).during("wait for the id map")?;
-    nix::unistd::setgroups(&[]).during("leave groups")?;
+    if ids == Ids::Full {
+        // Who has one id may not, and has them from outside.
+        nix::unistd::setgroups(&[]).during("leave groups")?;
+    }
     nix::unistd::setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0)).during("become group 0")?;
     nix::unistd::setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).during("become user 0")?;
     if network == Network::None {
@@ -166,7 +175,7 @@ fn identity(own: &str) -> String {
 }
 
 /// PID 1 has the capabilities for it; the process itself could map only one id.
-fn map_ids(pid: Pid) -> Result<(), Failure> {
+fn map_ids(pid: &str) -> Result<(), Failure> {
     for name in ["uid_map", "gid_map"] {
         let own = format!("/proc/self/{name}");
         let own = fs::read_to_string(&own).during(format!("read {own}"))?;
