@@ -4,7 +4,7 @@
 mod support;
 
 use support::container::{Container, Rules, available};
-use support::space::{Run, Space};
+use support::space::{Run, Space, for_each_identity};
 
 /// Ids of a container of root's, for these tests alone.
 const FIRST: u32 = 1_700_000_000;
@@ -172,4 +172,237 @@ fn a_shared_proc_can_be_asked_for() {
 fn processes() -> String {
     let output = std::process::Command::new("ps").args(["-eo", "args"]).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// A user whom nobody gave subordinate ids.
+const LONER: &str = "65532";
+
+/// What to put before a command to be somebody with one id: root of a namespace, and an ordinary user.
+fn loners() -> Vec<Vec<String>> {
+    let words = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
+    let nested = words(&["unshare", "--user", "--map-root-user"]);
+    let user = words(&["setpriv", "--reuid", LONER, "--regid", LONER, "--clear-groups"]);
+    if rustix::process::geteuid().is_root() { vec![nested, user] } else { vec![nested] }
+}
+
+/// A space that a loner may write.
+fn space_for(wrapper: &[String], layers: &str) -> Space {
+    let space = Space::new();
+    space.write("dir/file", "#!/bin/sh\n");
+    space.write("dir/deep/tool", "#!/bin/sh\n");
+    space.stackerfile(layers);
+    if wrapper[0] == "setpriv" {
+        let id = LONER.parse().unwrap();
+        space.give_all(id, id);
+    }
+    space
+}
+
+/// Owners and modes of what a layer's tar holds.
+fn members(space: &Space, tag: &str) -> Vec<String> {
+    let layer = space.layers(tag).pop().unwrap();
+    let (plain, _) = stacker::compress::decoder(std::fs::File::open(layer).unwrap()).unwrap();
+    let mut archive = tar::Archive::new(plain);
+    let describe = |member: tar::Entry<_>| {
+        let header = member.header();
+        let (uid, gid) = (header.uid().unwrap(), header.gid().unwrap());
+        format!("{} {uid}:{gid} {:o}", String::from_utf8_lossy(&member.path_bytes()), header.mode().unwrap())
+    };
+    archive.entries().unwrap().map(|member| describe(member.unwrap())).collect()
+}
+
+#[test]
+fn one_id_builds_the_example() {
+    for wrapper in loners() {
+        let space = space_for(&wrapper, LAYERS);
+        let run = under(&space, &wrapper, &["build"]).ends_with(0);
+        run.says("the sandbox is of the kind single-id: every file that a layer adds belongs to root");
+        assert_eq!(run.stderr.matches("of the kind").count(), 1, "told once: {run}");
+        assert_eq!(space.tiers(), ["single-id"]);
+        let seen = space.file("small", "seen").unwrap();
+        let expected = "/bin/setuid 0:0 4755\n/data/noted 0:0 644\n/out/bin/tool 0:0 755\n/var/mine 0:0 755\n/opt/deep/tool \
+                        0:0 644\n";
+        assert_eq!(seen, expected);
+        let again = under(&space, &wrapper, &["build"]).ends_with(0);
+        again.built(&[]);
+        assert_eq!(images(&again), images(&run));
+        // A store that lies there is built upon.
+        space.edit("stacker.yaml", "rm /data/doomed", "rm /data/full/a");
+        under(&space, &wrapper, &["build"]).ends_with(0).built(&["tools", "app"]);
+    }
+}
+
+/// A base keeps the owners it has, at the places where it has them.
+const OWNERS: &str = r#"
+touched:
+  from: {type: built, tag: base}
+  run: |
+    chmod 711 /bin/setuid
+    chown 5:6 /data/noted /data
+    cp -p /bin/setuid /copy
+    chown 5:6 /copy
+    mkdir /home && chown 5:6 /home
+    ln /data/one /linked
+    echo u::1000:1000::/:/bin/sh >> /etc/passwd
+    su u -c 'echo still $(id -u)' > /who
+    touch /tmp/x && chgrp 50 /tmp/x
+imported: {from: {type: built, tag: base}, imports: [{path: 'stacker://base/bin/setuid', dest: /opt/}]}
+chosen: {from: {type: built, tag: base}, imports: [{path: dir, dest: /opt/dir, uid: 5, gid: 6}]}
+opened: {from: {type: built, tag: base}, run: 'cat /bin/setuid > /dev/null; chown 7:8 /bin/setuid; test ! -e /new'}
+"#;
+
+#[test]
+fn one_id_keeps_the_owners_of_a_base() {
+    let plain = Space::new();
+    plain.stackerfile(OWNERS);
+    let expected = plain.build(&["base"]).digests();
+    for wrapper in loners() {
+        let space = space_for(&wrapper, OWNERS);
+        let run = under(&space, &wrapper, &["build"]).ends_with(0);
+        // What the tar says passes through.
+        let base = run.digests().into_iter().find(|(name, _)| name == "base").unwrap();
+        assert_eq!(base, expected[0], "{run}");
+        let found = members(&space, "touched");
+        for member in ["bin/setuid 7:8 711", "copy 0:0 711", "home/ 0:0 755", "linked 0:0 644", "tmp/x 0:0 644"] {
+            assert!(found.contains(&member.to_owned()), "no {member} in {found:#?}");
+        }
+        // What was not changed is no part of the layer.
+        assert!(!found.iter().any(|member| member.contains("noted")), "{found:#?}");
+        assert_eq!(space.file("touched", "who").unwrap(), "still 0\n");
+        assert!(members(&space, "imported").contains(&"opt/setuid 0:0 4755".to_owned()), "{run}");
+        assert!(members(&space, "chosen").contains(&"opt/dir/file 0:0 644".to_owned()), "{run}");
+        assert_eq!(run.layer("opened").diff_ids, base.1, "nothing was changed: {run}");
+    }
+}
+
+#[test]
+fn one_id_and_many_are_never_the_same_result() {
+    for_each_identity(|space| {
+        space.stackerfile("one: {from: {type: built, tag: base}, run: 'touch /x'}\n");
+        space.build(&["--sandbox", "single-id"]);
+        assert_eq!(space.tiers(), ["single-id"]);
+        space.stacker(&["build"]).ends_with(3).says("was written with other ids");
+        space.build(&["--sandbox", "single-id"]).built(&[]).says_not("of the kind");
+        space.stacker(&["--sandbox", "single-id", "clean", "--all"]).ends_with(0);
+        space.build(&[]).built(&["base", "one"]);
+    });
+}
+
+/// Calls chown and setuid by every way into the kernel that the processor has; the exit code says how many failed.
+const CALLS: &str = r#"
+static long ways(long nr, long nr32, long a, long b, long c) {
+    long failed = 0, result;
+#if defined(__x86_64__)
+    __asm__ volatile("syscall" : "=a"(result) : "a"(nr), "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory");
+    failed += result != 0;
+    __asm__ volatile("syscall" : "=a"(result) : "a"(nr | 0x40000000), "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory");
+    failed += result != 0;
+    __asm__ volatile("int $0x80" : "=a"(result) : "a"(nr32), "b"(a), "c"(b), "d"(c) : "memory");
+    failed += (int)result != 0;
+#elif defined(__aarch64__)
+    register long x8 __asm__("x8") = nr, x0 __asm__("x0") = a, x1 __asm__("x1") = b, x2 __asm__("x2") = c;
+    __asm__ volatile("svc #0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2) : "memory");
+    failed += x0 != 0;
+#endif
+    return failed;
+}
+void _start(void) {
+    long failed = 0;
+#if defined(__x86_64__)
+    failed += ways(92, 212, (long)"/bin/busybox", 5, 6) + ways(94, 16, (long)"/bin/busybox", 5, 6);
+    failed += ways(105, 213, 5, 0, 0) + ways(117, 208, 5, 5, 5) + ways(116, 81, 1, (long)"\5\0\0\0", 0);
+    __asm__ volatile("syscall" : : "a"(60L), "D"(failed));
+#elif defined(__aarch64__)
+    failed += ways(55, 0, 0, 5, 6) + ways(146, 0, 5, 0, 0) + ways(147, 0, 5, 5, 5);
+    register long x8 __asm__("x8") = 93, x0 __asm__("x0") = failed;
+    __asm__ volatile("svc #0" : : "r"(x0), "r"(x8));
+#endif
+    for (;;) {}
+}
+"#;
+
+#[test]
+fn one_id_answers_every_table_of_system_calls() {
+    let wrapper = loners().remove(0);
+    let space = Space::new();
+    space.write("calls.c", CALLS);
+    let arguments = ["cc", "-static", "-nostdlib", "-fno-pie", "-no-pie", "-O1", "-o", "calls", "calls.c"];
+    let output = space.other_program(&arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    space.stackerfile("one: {from: {type: built, tag: base}, imports: [calls], run: /stacker/imports/calls}\n");
+    under(&space, &wrapper, &["build"]).ends_with(0);
+}
+
+/// No layer of these has a script.
+const NO_RUN: &str = r#"
+tools: {from: {type: built, tag: base}, imports: [{path: dir, dest: /opt/dir, mode: "0750"}]}
+app:
+  from: {type: built, tag: tools}
+  imports:
+    - {path: 'stacker://tools/opt/dir/file', dest: /usr/bin/tool}
+    - {path: 'stacker://base/bin/setuid', dest: /opt/dir/}
+  cmd: [/usr/bin/tool]
+  labels: {a: b}
+"#;
+
+#[test]
+fn without_namespaces_what_needs_no_run_is_built() {
+    let layers = NO_RUN.to_owned() + "ran: {from: {type: built, tag: app}, run: 'true'}\n";
+    let prepare = |space: &Space| {
+        space.write("dir/file", "#!/bin/sh\n");
+        space.stackerfile(&layers);
+    };
+    let plain = Space::new();
+    prepare(&plain);
+    let expected = plain.build(&["app"]);
+    // Asked for, by everybody.
+    for_each_identity(|space| {
+        prepare(space);
+        let run = space.build(&["--sandbox", "none", "app"]);
+        run.says_not("warning").built(&["base", "tools", "app"]);
+        assert_eq!(space.tiers(), ["none"]);
+        space.build(&["--sandbox", "none", "app"]).built(&[]);
+        let failed = space.stacker(&["build", "--sandbox", "none"]).ends_with(3);
+        failed.says("layer ran has a `run`, and the sandbox is of the kind none").says("needed for every `run`");
+        if rustix::process::geteuid().is_root() && space.identity() == support::identity::Identity::Own {
+            assert_eq!(run.image("app"), expected.image("app"));
+        }
+        space.stacker(&["--sandbox", "none", "clean", "--all"]).ends_with(0);
+        assert!(!space.roots_dir().exists());
+    });
+    // In a container of Docker's that nothing was done for.
+    if !available(&Space::new()) {
+        return;
+    }
+    for user in [(0, 0), (1234, 1234)] {
+        let space = Space::new();
+        prepare(&space);
+        let container = Container::new(&space, Rules { user, ..Rules::default() });
+        let run = under(&space, &container.wrapper(), &["build", "app"]).ends_with(0);
+        run.says("the sandbox is of the kind none: no layer with a `run` can be built")
+            .built(&["base", "tools", "app"]);
+        run.says("docker: --security-opt seccomp=unconfined");
+        if user.0 == 0 {
+            assert_eq!(run.image("app"), expected.image("app"), "root's owners are kept");
+        }
+        let failed = under(&space, &container.wrapper(), &["build"]).ends_with(3);
+        failed.says("layer ran has a `run`").says("docker: --security-opt seccomp=unconfined");
+        // What the container built is taken by a machine that has everything.
+        assert_eq!(space.tiers(), ["none"]);
+    }
+}
+
+#[test]
+fn kinds_that_are_not_there_are_refused() {
+    for_each_identity(|space| {
+        space.stackerfile("");
+        space.stacker(&["build", "--sandbox", "inner"]).ends_with(2).says("inner is for root of a container");
+        space.stacker(&["build", "--sandbox", "best"]).ends_with(2).says("single-id");
+    });
+    let wrapper = loners().remove(0);
+    let space = space_for(&wrapper, "");
+    for kind in ["full", "inner", "shared-proc"] {
+        let run = under(&space, &wrapper, &["build", "--sandbox", kind]).ends_with(3);
+        run.says("this container has 1 of 65536 ids");
+    }
 }

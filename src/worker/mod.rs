@@ -42,7 +42,9 @@ pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd, setting: 
         Job::StageFromLayer { chain, path, attributes, time, name } => {
             worker.stage_from_layer(&chain, &path, &attributes, time, &name).map(Answer::Staged)
         }
-        Job::Own { name, attributes, time } => stage::own(&staged(&name), &attributes, time).map(|()| Answer::Done),
+        Job::Own { name, attributes, time } => {
+            stage::own(&staged(&name), &attributes, time, setting.ids).map(|()| Answer::Done)
+        }
         Job::Import { parent, name, dest, time, draft } => {
             worker.import(&parent, &name, &dest, time, &draft, &mut files).map(Answer::Sealed)
         }

@@ -22,13 +22,13 @@ impl Worker<'_> {
         // The file system's clock, which is the one that stamps what the script writes.
         let upper_made = mtime(&stat(&upper).map_err(|error| failed("stat", &upper, error))?);
         let root = lower.lookup(b"").map_err(|error| library("read listings", error))?;
-        dress_root(&upper, root.as_ref())?;
+        dress_root(&upper, root.as_ref(), self.setting.ids)?;
         let code = self.in_sandbox(&job, &draft, &lower, output)?;
         if code != 0 {
             return Ok(Answer::RunFailed { code });
         }
         let times = Times::Clamp { newest: job.newest, time: job.time, upper_made };
-        let sealed = seal(&upper, &lower, times, &mut listing)?;
+        let sealed = seal(&upper, &lower, times, self.setting.ids, &mut listing)?;
         keep_delta(&draft, job.parent.id(), &sealed)?;
         Ok(Answer::Sealed(sealed))
     }

@@ -9,6 +9,7 @@ mod ground;
 mod init;
 mod kernel;
 mod loopback;
+mod pretend;
 mod root;
 mod script;
 mod step;

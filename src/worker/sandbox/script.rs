@@ -14,8 +14,8 @@ use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Pid, Uid};
 
-use super::loopback;
 use super::step::{During, machine_fault, users_fault};
+use super::{loopback, pretend};
 use crate::action::{Ids, Network};
 use crate::sys::{self, Fork};
 use crate::worker::message::Failure;
@@ -42,7 +42,11 @@ impl Program {
             let text = format!("{name}={value}");
             CString::new(text).map_err(|_| users_fault("run", format!("the variable {name} holds a NUL byte")))
         };
-        let environment = sandbox.environment.iter().map(variable).collect::<Result<_, _>>()?;
+        let mut environment = sandbox.environment.iter().map(variable).collect::<Result<Vec<_>, _>>()?;
+        if sandbox.setting.ids == Ids::Single && !sandbox.environment.contains_key(pretend::APT_VARIABLE) {
+            let (name, value) = (pretend::APT_VARIABLE.to_owned(), format!("/stacker/{}", pretend::APT_FILE));
+            environment.push(variable((&name, &value))?);
+        }
         let first = sandbox.script.lines().next().and_then(|line| line.strip_prefix("#!")).unwrap_or_default();
         let interpreter = first.split_ascii_whitespace().next().unwrap_or_default().to_owned();
         Ok(Program { environment, interpreter })
@@ -104,6 +108,9 @@ impl Program {
         nix::unistd::dup2_stdout(output).during("redirect the output")?;
         nix::unistd::dup2_stderr(output).during("redirect the output")?;
         sys::close_at_exec();
+        if ids == Ids::Single {
+            sys::filter_system_calls(&pretend::filter()).during("filter system calls")?;
+        }
         sys::default_signals();
         SigSet::empty().thread_set_mask().during("unblock signals")?;
         let Err(error) = nix::unistd::execve(PROGRAM, &[PROGRAM], &self.environment);
