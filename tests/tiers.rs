@@ -103,6 +103,45 @@ fn whole_proc_in_a_container() {
     }
 }
 
+/// What docs/ci.md says that a profile must allow beyond Docker's, and which capabilities are enough.
+const CALLS_NEEDED: [&str; 6] = ["mount", "pivot_root", "setdomainname", "sethostname", "umount2", "unshare"];
+const CAPABILITIES_NEEDED: [&str; 5] = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETGID", "CAP_SETUID"];
+
+#[test]
+fn the_least_that_a_container_needs() {
+    if !available(&Space::new()) {
+        return;
+    }
+    let least = Rules { allowed: &CALLS_NEEDED, capabilities: Some(&CAPABILITIES_NEEDED), ..Rules::default() };
+    let build = |rules: Rules| {
+        let space = Space::new();
+        prepare(&space);
+        let container = Container::new(&space, rules);
+        under(&space, &container.wrapper(), &["build"])
+    };
+    build(least).ends_with(0).says("of the kind shared-proc");
+    build(Rules { whole_proc: true, ..least }).ends_with(0).says_not("of the kind");
+    // An ordinary user needs no capability at all.
+    build(Rules { user: (1234, 1234), capabilities: Some(&[]), ..least }).ends_with(0).says("of the kind single-id");
+    // In a pod with a user namespace the ids are the pod's own, root among them, and that takes one more.
+    let capabilities: &[&str] =
+        &["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETUID"];
+    let pod = Rules { first_id: Some(FIRST), capabilities: Some(capabilities), ..least };
+    build(pod).ends_with(0).says("of the kind shared-proc");
+    build(Rules { first_id: Some(FIRST), ..least }).ends_with(3).says("SETFCAP");
+    let without = |all: &[&'static str], one: &str| -> &'static [&'static str] {
+        all.iter().copied().filter(|name| *name != one).collect::<Vec<_>>().leak()
+    };
+    for call in CALLS_NEEDED {
+        let run = build(Rules { allowed: without(&CALLS_NEEDED, call), ..least });
+        assert_eq!(run.code, 3, "{call} is not needed: {run}");
+    }
+    for capability in CAPABILITIES_NEEDED {
+        let run = build(Rules { capabilities: Some(without(&CAPABILITIES_NEEDED, capability)), ..least });
+        assert_eq!(run.code, 3, "{capability} is not needed: {run}");
+    }
+}
+
 /// In a /proc of the processes outside a script sees who they are, and nothing that is theirs.
 const LOOK: &str = r#"
 look:
@@ -405,4 +444,33 @@ fn kinds_that_are_not_there_are_refused() {
         let run = under(&space, &wrapper, &["build", "--sandbox", kind]).ends_with(3);
         run.says("this container has 1 of 65536 ids");
     }
+}
+
+/// What docs/ci.md says of caches between jobs: the stacker directory travels in a plain tar, the roots directory is
+/// made anew from it.
+#[test]
+fn a_job_takes_the_cache_of_another() {
+    for_each_identity(|first| {
+        first.stackerfile(LAYERS);
+        first.write("dir/file", "#!/bin/sh\n");
+        first.write("dir/deep/tool", "#!/bin/sh\n");
+        let run = first.build(&[]);
+        let second = Space::of(first.identity());
+        second.stackerfile(LAYERS);
+        second.write("dir/file", "#!/bin/sh\n");
+        second.write("dir/deep/tool", "#!/bin/sh\n");
+        let (from, to) = (first.stacker_dir(), second.stacker_dir());
+        let script = r#"tar -C "$1" -cf "$2.tar" --exclude ./tmp --exclude ./claims . && mkdir "$2" && tar -C "$2" -xf "$2.tar""#;
+        let words = ["sh", "-ec", script, "sh", from.to_str().unwrap(), to.to_str().unwrap()];
+        let output = second.other_program(&words).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let again = second.build(&[]);
+        again.built(&[]);
+        assert_eq!(images(&again), images(&run));
+        // Layers that are images are made from their blobs; a `build_only` layer that is needed runs again.
+        second.edit("stacker.yaml", "test -x /usr/bin/tool", "test -s /usr/bin/tool");
+        let edited = second.build(&[]);
+        assert_eq!(edited.layer("app").status, stacker::export::metadata::Status::Built, "{edited}");
+        assert_eq!(edited.layer("base").status, stacker::export::metadata::Status::Hit, "{edited}");
+    });
 }

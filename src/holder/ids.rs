@@ -106,8 +106,7 @@ impl IdMap {
             for (name, extents) in [("uid_map", &self.uids), ("gid_map", &self.gids)] {
                 let path = format!("/proc/{pid}/{name}");
                 let text: String = extents.iter().map(|(a, b, n)| format!("{a} {b} {n}\n")).collect();
-                fs::write(&path, text)
-                    .map_err(|error| Error::Lacking(Need::Ids, format!("cannot write {path}: {error}")))?;
+                fs::write(&path, text).map_err(|error| Error::Lacking(Need::Ids, self.refused(&path, &error)))?;
             }
             return Ok(());
         }
@@ -129,6 +128,18 @@ impl IdMap {
             }
         }
         Ok(())
+    }
+}
+
+impl IdMap {
+    fn refused(&self, path: &str, error: &std::io::Error) -> String {
+        let capabilities = if self.inner { "SETUID, SETGID and SETFCAP" } else { "SETUID and SETGID" };
+        match self.ids {
+            Ids::Full => {
+                format!("cannot write {path}: {error}; has this container's root the capabilities {capabilities}?")
+            }
+            Ids::Single => format!("cannot write {path}: {error}"),
+        }
     }
 }
 

@@ -54,6 +54,10 @@ const CLONE_NEW: [u64; 8] =
 pub struct Rules {
     /// `seccomp=unconfined`.
     pub system_calls: bool,
+    /// System calls that a profile allows beyond Docker's.
+    pub allowed: &'static [&'static str],
+    /// `--cap-drop ALL`, and `--cap-add` for these.
+    pub capabilities: Option<&'static [&'static str]>,
     /// `systempaths=unconfined`.
     pub whole_proc: bool,
     /// The first of 65,536 ids of a user namespace (Kubernetes: `hostUsers: false`).
@@ -136,9 +140,10 @@ fn configuration(space: &Space, rules: Rules) -> Value {
         (linux["maskedPaths"], linux["readonlyPaths"]) = (json!(MASKED), json!(READ_ONLY));
     }
     if !rules.system_calls {
-        linux["seccomp"] = seccomp();
+        linux["seccomp"] = seccomp(rules.allowed);
     }
-    let capabilities = if rules.user.0 == 0 { json!(CAPABILITIES) } else { json!([]) };
+    let bounding = rules.capabilities.unwrap_or(&CAPABILITIES);
+    let capabilities = if rules.user.0 == 0 { json!(bounding) } else { json!([]) };
     json!({
         "ociVersion": "1.0.2",
         "process": {
@@ -151,7 +156,7 @@ fn configuration(space: &Space, rules: Rules) -> Value {
             ],
             "cwd": space.path("").to_str().unwrap(),
             "capabilities": {
-                "bounding": CAPABILITIES, "effective": capabilities, "permitted": capabilities,
+                "bounding": bounding, "effective": capabilities, "permitted": capabilities,
             },
         },
         "root": {"path": "rootfs"},
@@ -168,8 +173,11 @@ fn configuration(space: &Space, rules: Rules) -> Value {
 }
 
 /// Docker's filter for who has no CAP_SYS_ADMIN, as far as it concerns namespaces, mounts and keys.
-fn seccomp() -> Value {
-    let denied = |names: &[&str], errno: u32| json!({"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": errno});
+fn seccomp(allowed: &[&str]) -> Value {
+    let denied = |names: &[&str], errno: u32| {
+        let names: Vec<&&str> = names.iter().filter(|name| !allowed.contains(name)).collect();
+        json!({"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": errno})
+    };
     let clone = |flag: &u64| {
         json!({
             "names": ["clone"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1,
@@ -178,6 +186,7 @@ fn seccomp() -> Value {
     };
     let mut rules = vec![
         denied(&["mount", "umount2", "unshare", "setns", "keyctl", "add_key", "request_key", "pivot_root"], 1),
+        denied(&["sethostname", "setdomainname"], 1),
         denied(&["fsopen", "fsmount", "open_tree", "move_mount", "mount_setattr", "bpf"], 1),
         denied(&["clone3"], 38),
     ];
