@@ -129,3 +129,34 @@ fn btrfs_is_tried() {
     assert!(ok(&run, "space") || probe(&run, "space")["found"].as_str().unwrap().contains("MiB free"), "{run}");
     assert_eq!(left, 0, "subvolumes are left");
 }
+
+#[test]
+fn the_switch_that_is_off_is_named() {
+    let off = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
+    let wrapper = ["unshare", "--user", "--map-root-user", "sh", "-c", off, "sh"];
+    let space = Space::new();
+    let run = space.stacker_under(&wrapper, &["check", "--json"]).ends_with(1);
+    assert!(!ok(&run, "user-namespace") && !ok(&run, "run"), "{run}");
+    let mend = "sudo sysctl -w user.max_user_namespaces=15000";
+    assert_eq!(probe(&run, "user-namespace")["mend"], mend);
+    space.stackerfile("one: {from: {type: built, tag: base}, run: 'true'}\n");
+    space.stacker_under(&wrapper, &["build", "base"]).ends_with(0).says("of the kind none").says(mend);
+    space.stacker_under(&wrapper, &["build"]).ends_with(3).says("layer one has a `run`").says(mend);
+}
+
+#[test]
+fn a_newuidmap_that_may_not_work_is_named() {
+    for identity in support::identity::identities() {
+        if rustix::process::geteuid().is_root() && identity == support::identity::Identity::Own {
+            // Root writes its maps itself.
+            continue;
+        }
+        let space = Space::of(identity);
+        let wrapper = ["setpriv", "--no-new-privs"];
+        let run = space.stacker_under(&wrapper, &["check", "--json"]).ends_with(1);
+        assert!(!ok(&run, "newuidmap") && !ok(&run, "run"), "{run}");
+        space.stackerfile("one: {from: {type: built, tag: base}, run: 'true'}\n");
+        space.stacker_under(&wrapper, &["build"]).ends_with(3).says("newuidmap failed").says("--sandbox single-id");
+        space.stacker_under(&wrapper, &["build", "--sandbox", "single-id"]).ends_with(0);
+    }
+}

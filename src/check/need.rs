@@ -89,7 +89,9 @@ impl Need {
     pub fn mend(self) -> String {
         match self {
             Need::UserNamespace => mend_user_namespace(),
-            Need::Newuidmap => "apt-get install uidmap".to_owned(),
+            Need::Newuidmap => "apt-get install uidmap (where it is installed and may not do its work, as under \
+                                no_new_privs: --sandbox single-id)"
+                .to_owned(),
             Need::Ids => mend_ids(),
             Need::Chown => "choose a directory on ext4, xfs, btrfs or tmpfs: --roots-dir DIR".to_owned(),
             Need::Overlay => "choose a directory that is no overlay or network file system: --roots-dir DIR (in a \

@@ -28,11 +28,12 @@ struct Finding {
 }
 
 impl Report {
-    /// Adds what was found out; the first word on a need is the last.
+    /// Adds what was found out; the first failure of a need is the last word on it.
     pub fn add(&mut self, need: Need, ok: bool, found: String) {
-        if self.findings.iter().any(|finding| finding.need == need) {
+        if self.findings.iter().any(|finding| finding.need == need && (ok || !finding.ok)) {
             return;
         }
+        self.findings.retain(|finding| finding.need != need);
         let mend = (!ok).then(|| need.mend());
         self.findings.push(Finding { name: need.name(), ok, found, needed_for: need.needed_for(), mend, need });
         self.findings.sort_by_key(|finding| Need::ALL.iter().position(|need| *need == finding.need));

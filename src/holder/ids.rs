@@ -83,9 +83,12 @@ impl IdMap {
 
     /// No namespace: root of a container gives files to whom it wants, everybody else has only itself.
     pub fn without_namespace() -> IdMap {
-        let all = vec![(0, 0, IDS)];
-        match rustix::process::geteuid().is_root() {
-            true => IdMap { uids: all.clone(), gids: all, ids: Ids::Full, inner: true, own_hand: true },
+        let has_all = |name| current(name).is_ok_and(|map| count(&identity(&map)) == IDS);
+        match rustix::process::geteuid().is_root() && has_all("uid_map") && has_all("gid_map") {
+            true => {
+                let all = vec![(0, 0, IDS)];
+                IdMap { uids: all.clone(), gids: all, ids: Ids::Full, inner: true, own_hand: true }
+            }
             false => IdMap::single(),
         }
     }
@@ -174,7 +177,6 @@ fn for_root() -> Result<IdMap> {
         return Ok(map(vec![(0, uid, IDS)], vec![(0, gid, IDS)], false));
     }
     let (uids, gids) = (identity(&uids), identity(&gids));
-    let count = |map: &[Extent]| map.iter().map(|(.., count)| count).sum::<u32>();
     match count(&uids).min(count(&gids)) {
         IDS => Ok(map(uids, gids, true)),
         few => Err(Error::Lacking(Need::Ids, format!("this container has {few} of {IDS} ids"))),
@@ -243,6 +245,10 @@ fn identity(map: &[Extent]) -> Vec<Extent> {
     let mut extents: Vec<Extent> = map.iter().map(clip).filter(|(.., count)| *count > 0).collect();
     extents.sort_unstable();
     extents
+}
+
+fn count(map: &[Extent]) -> u32 {
+    map.iter().map(|(.., count)| count).sum()
 }
 
 /// Whether all of the 65,536 ids from `start` on exist, in one extent.
