@@ -4,6 +4,7 @@
 //! podman's own profile allows nearly all of what Docker's forbids, so the rules are written out here.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -75,30 +76,30 @@ pub struct Container {
 impl Container {
     /// For the program of a space, whose directory is the one volume and is given to the user inside. Needs root.
     pub fn new(space: &Space, rules: Rules) -> Container {
-        // Before the machine's files show up beneath it.
+        Container::try_new(space, rules).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    fn try_new(space: &Space, rules: Rules) -> Result<Container, String> {
         let first = rules.first_id.unwrap_or(0);
         space.give_all(first + rules.user.0, first + rules.user.1);
         // Not in the volume, since mounts beneath that would be in the way of it.
         let bundle = tempfile::Builder::new().prefix("stacker-container-").tempdir().unwrap().keep();
+        // The ways of who is mapped to other ids lead through here.
+        fs::set_permissions(&bundle, fs::Permissions::from_mode(0o755)).unwrap();
         let id = space.directory().file_name().unwrap().to_string_lossy().into_owned();
         let container = Container { bundle, id };
-        let top = container.bundle.join("top");
-        fs::create_dir(&top).unwrap();
-        fs::create_dir(container.bundle.join("rootfs")).unwrap();
-        sh(&format!(
-            "mount -t tmpfs -o size=256m tmpfs {0} && mkdir {0}/u {0}/w && chmod 755 {0} {0}/u",
-            top.display()
-        ));
-        let rootfs = container.bundle.join("rootfs");
-        sh(&format!(
-            "mount -t overlay -o lowerdir=/,upperdir={0}/u,workdir={0}/w overlay {1}",
-            top.display(),
-            rootfs.display()
-        ));
-        // The ways of who is mapped to other ids lead through here.
-        sh(&format!("chmod 755 {}", container.bundle.display()));
+        let script = r#"
+            cd "$1"; mkdir top rootfs
+            mount -t tmpfs -o size=256m tmpfs top
+            mkdir top/u top/w
+            chmod 755 top top/u
+            mount -t overlay -o lowerdir=/,upperdir=top/u,workdir=top/w overlay rootfs"#;
+        let output = Command::new("sh").args(["-ec", script, "sh"]).arg(&container.bundle).output().unwrap();
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
         fs::write(container.bundle.join("template.json"), configuration(space, rules).to_string()).unwrap();
-        container
+        Ok(container)
     }
 
     /// What to put before a command.
@@ -194,22 +195,23 @@ fn seccomp(allowed: &[&str]) -> Value {
     json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules})
 }
 
-fn sh(script: &str) {
-    let output = Command::new("sh").args(["-ec", script]).output().unwrap();
-    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
 /// Whether runc can start a container at all here; says loudly if not.
 pub fn available(space: &Space) -> bool {
     if !rustix::process::geteuid().is_root() {
         super::skipped("containers of runc need root");
         return false;
     }
-    let container = Container::new(space, Rules { system_calls: true, whole_proc: true, ..Rules::default() });
-    let wrapper = container.wrapper();
-    let output = Command::new(&wrapper[0]).args(&wrapper[1..]).arg("true").output().unwrap();
-    if !output.status.success() {
-        super::skipped(&format!("runc cannot run here: {}", String::from_utf8_lossy(&output.stderr)));
+    let rules = Rules { system_calls: true, whole_proc: true, ..Rules::default() };
+    let started = Container::try_new(space, rules).and_then(|container| {
+        let wrapper = container.wrapper();
+        let output = Command::new(&wrapper[0]).args(&wrapper[1..]).arg("true").output().unwrap();
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    });
+    if let Err(why) = &started {
+        super::skipped(&format!("runc cannot run here: {why}"));
     }
-    output.status.success()
+    started.is_ok()
 }
