@@ -73,13 +73,15 @@ pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     let inputs = inputs::resolve(&graph, &loaded, &wanted, &scope, &database)?;
     inputs::check_hashes(&graph, &loaded, &wanted, &inputs, &database)?;
     warnings.splice(0..0, loaded.warnings.iter().chain(graph.warnings()).cloned());
+    let (ids, fallback) = holder.ids()?;
+    warnings.extend(fallback.map(|fallback| fallback.to_string()));
 
     let teller = tell::Teller::start(request.progress, &warnings, wanted.len());
     let pins = Pins::start(&request.directories.stacker)?;
     let bases: Vec<_> = inputs.images.values().map(|image| image.chain()).collect();
     pins.pin(bases.iter().flat_map(Chain::ids).map(Pin::Base), || database.put_bases(&bases))?;
     let settings =
-        Settings { source_date_epoch: inputs::source_date_epoch(&scope.host)?, keep_going: request.keep_going };
+        Settings { source_date_epoch: inputs::source_date_epoch(&scope.host)?, keep_going: request.keep_going, ids };
     let images = inputs.images.clone();
     let decider = Decider::new(inputs.layers.clone(), wanted.clone(), settings);
     let site = Arc::new(Site::new(&request.directories, holder, pins, inputs, scope, teller.sender()));

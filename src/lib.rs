@@ -4,6 +4,7 @@
 
 pub mod action;
 pub mod build;
+pub mod check;
 pub mod claim;
 pub mod clean;
 pub mod cli;

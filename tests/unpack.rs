@@ -445,11 +445,11 @@ fn a_directory_that_a_layer_does_not_mention_looks_as_beneath() {
     let beneath = Member { kind: b'5', name: b"tmp/", mode: 0o1777, gid: 5, mtime: 50, ..Member::default() };
     let bottom = base(Archive::new().member(beneath));
     let mut listing = tempfile::tempfile().unwrap();
-    stacker::seal::seal_unpacked(&bottom.path(""), None, &mut listing).unwrap();
+    stacker::seal::seal_unpacked(&bottom.path(""), None, stacker::seal::Owners::OnDisk, &mut listing).unwrap();
     let stack = Stack::new(vec![stacker::listing::Listing::from_file(listing).unwrap()]);
     let top = tempfile::tempdir().unwrap();
     let tar = Archive::new().file("tmp/f", "x").end();
-    stacker::unpack::unpack_onto(&tar[..], top.path(), Whiteouts::Oci, &stack).unwrap();
+    stacker::unpack::unpack_onto(&tar[..], top.path(), Whiteouts::Oci, &stack, None).unwrap();
     let stat = stat(top.path().join("tmp")).unwrap();
     assert_eq!((stat.mode() & 0o7777, stat.gid(), stat.mtime()), (0o1777, 5, 50));
     let names: BTreeMap<_, _> = fs::read_dir(top.path()).unwrap().map(|e| (e.unwrap().file_name(), ())).collect();

@@ -27,11 +27,11 @@ pub fn run(cli: Cli) -> Result<i32> {
     match cli.command {
         Command::Build(arguments) => {
             // Forks, so it comes before any thread.
-            let holder = Holder::start(&directories.stacker, &directories.roots, kind)?;
+            let holder = Holder::start(&directories.stacker, &directories.roots, kind)?.insist(cli.global.sandbox);
             build(&request(*arguments, &cli.global, directories)?, holder)
         }
         Command::Shell(arguments) => {
-            let holder = Holder::start(&directories.stacker, &directories.roots, kind)?;
+            let holder = Holder::start(&directories.stacker, &directories.roots, kind)?.insist(cli.global.sandbox);
             shell(&shell_request(*arguments, directories)?, holder)
         }
         Command::Inspect(arguments) => {
@@ -41,9 +41,14 @@ pub fn run(cli: Cli) -> Result<i32> {
         Command::Gc(arguments) => print(&super::cache::collect(&directories, kind, &arguments)?),
         Command::Cache(arguments) => print(&super::cache::cache(&directories, kind, arguments)?),
         Command::Clean(arguments) => {
-            let holder = Holder::start(&directories.stacker, &directories.roots, kind)?;
+            let holder = Holder::start(&directories.stacker, &directories.roots, kind)?.insist(cli.global.sandbox);
             crate::clean::clean(&directories, arguments.all, &holder)?;
             Ok(0)
+        }
+        Command::Check(arguments) => {
+            let report = crate::check::check(&directories, cli.global.sandbox)?;
+            print(&report.show(arguments.json))?;
+            Ok(report.exit_code())
         }
     }
 }

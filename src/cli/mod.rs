@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::holder::Tier;
 use crate::progress::Mode;
 use crate::store::StoreKind;
 
@@ -42,6 +43,9 @@ pub struct Global {
     /// Kind of snapshot store (default: btrfs where the roots directory is on it, else overlay)
     #[arg(long, global = true, value_name = "TYPE")]
     pub storage_type: Option<StorageType>,
+    /// Insist on a kind of sandbox (default: the best that there is)
+    #[arg(long, global = true, value_name = "TIER")]
+    pub sandbox: Option<Tier>,
     /// Tell which directories are used, and all that is known of an error
     #[arg(long, global = true)]
     pub debug: bool,
@@ -84,6 +88,8 @@ pub enum Command {
     Gc(Gc),
     /// Remove the OCI layout, and the store unless it is the shared one
     Clean(Clean),
+    /// Find out what builds can have on this machine, and what is to be done for the rest
+    Check(Check),
 }
 
 /// `stacker build`.
@@ -235,6 +241,14 @@ pub struct Clean {
     /// The shared store too
     #[arg(long)]
     pub all: bool,
+}
+
+/// `stacker check`.
+#[derive(Args, Debug)]
+pub struct Check {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Runs the program; returns its exit code. Must be called before any thread exists.

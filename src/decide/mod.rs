@@ -43,6 +43,7 @@ pub struct Decider {
     epoch: i64,
     host_epoch: bool,
     keep_going: bool,
+    ids: Ids,
     failed: bool,
     answers: HashMap<Question, Answer>,
     waiting: HashMap<Question, BTreeSet<LayerIndex>>,
@@ -62,6 +63,8 @@ pub struct Settings {
     pub source_date_epoch: Option<i64>,
     /// Build everything that does not depend on a failure.
     pub keep_going: bool,
+    /// Which owners files can have here.
+    pub ids: Ids,
 }
 
 /// Where the `stacker://` imports of a step lie (stack, resolved path), by index of the import.
@@ -91,6 +94,7 @@ impl Decider {
             epoch,
             host_epoch: settings.source_date_epoch.is_some(),
             keep_going: settings.keep_going,
+            ids: settings.ids,
             failed: false,
             answers: HashMap::new(),
             waiting: HashMap::new(),
@@ -315,7 +319,7 @@ impl Decider {
             StepKind::Run => self.run_kind(layer, &input, time, &mut sources)?,
         };
         let base = self.layers[layer.0].chain.id();
-        Some((Action { platform: input.platform.clone(), ids: Ids::Full, base, time, kind }, sources))
+        Some((Action { platform: input.platform.clone(), ids: self.ids, base, time, kind }, sources))
     }
 
     fn run_kind(&mut self, layer: LayerIndex, input: &LayerInputs, time: i64, sources: &mut Sources) -> Option<Kind> {

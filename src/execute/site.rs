@@ -12,6 +12,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 
 use crate::action::Attributes;
+use crate::check::Need;
 use crate::cli::options::Directories;
 use crate::database::{Database, LayerInfo};
 use crate::digest::{BlobDigest, Chain, ChainId, DiffId, Key, TreeDigest};
@@ -110,7 +111,11 @@ impl Site {
 
     /// Maps the user namespace and opens the store, once.
     pub fn ready(&self) -> Result<Ready> {
-        self.holder.prepare()
+        let ready = self.holder.prepare()?;
+        if let Some(fallback) = self.holder.take_fallback() {
+            self.tell(Event::Warning(fallback.to_string()));
+        }
+        Ok(ready)
     }
 
     /// Runs one job and waits for it; a failure of the job is an error.
@@ -120,7 +125,7 @@ impl Site {
             Answer::Failed(failure) if failure.users => {
                 Err(Error::Build(format!("{}: {}", failure.step, failure.message)))
             }
-            Answer::Failed(failure) => Err(Error::Machine(format!("{}: {}", failure.step, failure.message))),
+            Answer::Failed(failure) => Err(Error::Machine(Need::explain(&failure))),
             answer => Ok(answer),
         }
     }

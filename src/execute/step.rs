@@ -7,10 +7,12 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use crate::action::Kind;
+use crate::check::Need;
 use crate::decide::{Run, SourceKind, StepKind};
 use crate::digest::{ChainId, DiffId, Key, TreeDigest};
 use crate::error::{At, Error, Result};
 use crate::graph::{Node, NodeBase, NodeSource};
+use crate::holder::Tier;
 use crate::progress::Event;
 use crate::worker::message::{Answer, Job, RunJob, Sealed};
 
@@ -153,6 +155,10 @@ pub(super) fn run_job(
     let Kind::Run { script, environment, mounts, network } = &run.action.kind else {
         return Err(Error::Machine("not a run".to_owned()).into());
     };
+    if site.ready()?.tier == Tier::None {
+        let why = format!("layer {} has a `run`, and the sandbox is of the kind none", node.layer.name);
+        return Err(Error::Lacking(Need::UserNamespace, why).into());
+    }
     let mut staged = Vec::new();
     let mounted = node.imports.iter().enumerate().filter(|(_, import)| import.import.dest.is_none());
     for ((index, import), mount) in mounted.zip(mounts) {
@@ -244,7 +250,7 @@ fn in_sandbox(site: &Site, node: &Node, run: &Run, job: RunJob) -> Result<StepEn
         Answer::Failed(failure) if failure.users => {
             Ok(StepEnd::Failed(format!("{}: {}{}", failure.step, failure.message, tail(&last, &path))))
         }
-        Answer::Failed(failure) => Err(Error::Machine(format!("{}: {}", failure.step, failure.message))),
+        Answer::Failed(failure) => Err(Error::Machine(Need::explain(&failure))),
         other => Err(Error::Machine(format!("a worker answered out of turn: {other:?}"))),
     }
 }

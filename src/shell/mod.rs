@@ -100,7 +100,8 @@ fn look(
     let wanted = wanted(graph, &[layer]);
     let scope = scope(request);
     let inputs = inputs::resolve(graph, loaded, &wanted, &scope, database)?;
-    let settings = Settings { source_date_epoch: inputs::source_date_epoch(&scope.host)?, keep_going: true };
+    let source_date_epoch = inputs::source_date_epoch(&scope.host)?;
+    let settings = Settings { source_date_epoch, keep_going: true, ids: holder.ids()?.0 };
     let decider = Decider::new(inputs.layers.clone(), wanted.clone(), settings);
     let pins = Pins::start(&request.directories.stacker)?;
     let site = Arc::new(Site::new(&request.directories, holder, pins, inputs, scope, teller.sender()));

@@ -31,10 +31,11 @@ pub use merge::like;
 pub const MAX_DELTAS: usize = 60;
 
 /// The kinds of store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StoreKind {
     /// Stacks of deltas, on any file system that overlayfs can write to.
+    #[default]
     Overlay,
     /// A snapshot for each layer that runs build on.
     Btrfs,

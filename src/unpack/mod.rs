@@ -21,7 +21,9 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Uid, chmodat, chownat, mkdirat, statat, utimensat};
 use rustix::io::Errno;
 
+use crate::action::Ids;
 use crate::listing::{Entry, Kind, Stack, join, scratch_root, split};
+use crate::seal::Recorded;
 use crate::seal::delta::{self, set_xattr, timestamps};
 use crate::seal::failure::{library, machine, users};
 use crate::text::escape;
@@ -43,19 +45,28 @@ const IDS: u64 = 65_536;
 
 /// Unpacks a plain tar into the empty directory `dir`. The answer is what was left out, and why.
 pub fn unpack(reader: impl Read, dir: &Path, whiteouts: Whiteouts) -> Result<Vec<String>, Failure> {
-    unpack_onto(reader, dir, whiteouts, &Stack::default())
+    unpack_onto(reader, dir, whiteouts, &Stack::default(), None)
 }
 
 /// As [`unpack`], for a layer that lies on others: directories that it uses without mentioning them get the mode, owner
-/// and attributes that they have beneath.
-pub fn unpack_onto(reader: impl Read, dir: &Path, whiteouts: Whiteouts, lower: &Stack) -> Result<Vec<String>, Failure> {
+/// and attributes that they have beneath. Where files can have one owner only, what the archive says of others goes into
+/// `owners` instead.
+pub fn unpack_onto(
+    reader: impl Read,
+    dir: &Path,
+    whiteouts: Whiteouts,
+    lower: &Stack,
+    owners: Option<&mut Recorded>,
+) -> Result<Vec<String>, Failure> {
     let failed = |error| machine("open", b"", error);
     let mut archive = Archive::new(reader);
     let root = Root::open(dir).map_err(failed)?;
-    let mut unpacking = Unpacking { root, whiteouts, lower, directories: HashMap::new(), warnings: Vec::new() };
+    let ids = if owners.is_some() { Ids::Single } else { Ids::Full };
+    let mut unpacking = Unpacking { root, whiteouts, lower, owners, directories: HashMap::new(), warnings: Vec::new() };
     let entry = unpacking.beneath(b"")?;
-    delta::dress(dir, &entry).map_err(failed)?;
+    delta::dress(dir, &entry, ids).map_err(failed)?;
     let opened = unpacking.parent(b"")?;
+    unpacking.own(&opened, b".", &entry).map_err(failed)?;
     unpacking.finish_later(&opened, b".", entry).map_err(failed)?;
     let read = |error: io::Error| Failure { users: true, ..machine("read the archive for", b"", error) };
     while let Some(member) = archive.next().map_err(read)? {
@@ -71,6 +82,8 @@ struct Unpacking<'a> {
     root: Root,
     whiteouts: Whiteouts,
     lower: &'a Stack,
+    /// Owners that are not given to files.
+    owners: Option<&'a mut Recorded>,
     /// What directories get when nothing is put into them any more: attributes (children would inherit a default ACL)
     /// and times. By device and inode, since one directory may have been named in several ways, through links, and
     /// another may stand at its name by then.
@@ -129,9 +142,18 @@ impl Unpacking<'_> {
     }
 
     /// Owner first: changing it takes setuid bits and capabilities away.
-    fn own(&self, at: &OwnedFd, name: &[u8], entry: &Entry) -> io::Result<()> {
-        let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-        chownat(at, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    fn own(&mut self, at: &OwnedFd, name: &[u8], entry: &Entry) -> io::Result<()> {
+        match &mut self.owners {
+            None => {
+                let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+                chownat(at, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+            }
+            Some(owners) => {
+                // Whatever had this inode before has gone.
+                let stat = statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                owners.insert((stat.st_dev, stat.st_ino), (entry.uid, entry.gid));
+            }
+        }
         if !matches!(entry.kind, Kind::Symlink { .. }) {
             chmodat(at, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())?;
         }
@@ -147,6 +169,15 @@ impl Unpacking<'_> {
                 Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::PERM | Errno::OPNOTSUPP)) => {
                     let (path, attribute) = (escape(&entry.path), escape(attribute));
                     self.warnings.push(format!("/{path}: the attribute {attribute} cannot be set here: left out"));
+                }
+                // It may name somebody who does not exist here.
+                Err(error)
+                    if self.owners.is_some()
+                        && attribute.starts_with(b"system.posix_acl_")
+                        && Errno::from_io_error(&error) == Some(Errno::INVAL) =>
+                {
+                    self.warnings
+                        .push(format!("/{}: its ACL names ids that are not there: left out", escape(&entry.path)));
                 }
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {
                     let why = "has a value that cannot be (damaged, or with ids that an image cannot have)";

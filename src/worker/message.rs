@@ -8,9 +8,24 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::action::{Attributes, Network};
+use crate::action::{Attributes, Ids, Network};
+use crate::check::Need;
 use crate::digest::{BlobDigest, Chain, DiffId, TreeDigest};
 use crate::listing::Time;
+use crate::store::StoreKind;
+
+/// How the machine lets stacker work: the same for all jobs of a build.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// Which owners files can have on disk.
+    pub ids: Ids,
+    /// There is no user namespace: nothing can be mounted, no script run.
+    pub bare: bool,
+    /// Sandboxes show the /proc outside of them, since the kernel shows them no other.
+    pub shared_proc: bool,
+    /// How layers are stored.
+    pub store: StoreKind,
+}
 
 /// One job, done by one worker process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -95,6 +110,11 @@ pub enum Job {
         /// Relative to the roots directory: `drafts/x`, `imports/y`, `trash/z`.
         paths: Vec<String>,
     },
+    /// Try what runs need. Descriptors: none. The answer is `Probed`.
+    Probe {
+        /// Unique name of the draft directory.
+        draft: String,
+    },
 }
 
 /// A script to run.
@@ -176,6 +196,8 @@ pub enum Answer {
     },
     /// Done, nothing to tell.
     Done,
+    /// What was tried, and how it went.
+    Probed(Vec<Probed>),
     /// The script ended with this exit code, or by this signal (128 + number).
     RunFailed {
         /// As a shell would say it.
@@ -188,6 +210,17 @@ pub enum Answer {
     },
     /// The job failed at a step, for a reason that a person can read.
     Failed(Failure),
+}
+
+/// One thing that was tried.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Probed {
+    /// What.
+    pub need: Need,
+    /// Whether it is there.
+    pub ok: bool,
+    /// What was seen.
+    pub found: String,
 }
 
 /// The result of sealing.

@@ -8,6 +8,7 @@ mod hashed;
 mod import;
 mod layers;
 pub mod message;
+mod probe;
 mod run;
 pub mod sandbox;
 mod shell;
@@ -24,12 +25,13 @@ use crate::digest::{Chain, ChainId, DiffId};
 use crate::listing::{Listing, Stack};
 use crate::place;
 use crate::seal::failure::{library, machine};
-use crate::store::{self, Purpose, SnapshotStore, StoreKind, failed, trash};
-use message::{Answer, Failure, Job, Sealed};
+use crate::store::{self, Purpose, SnapshotStore, failed, trash};
+use message::{Answer, Failure, Job, Sealed, Setting};
+pub use probe::own_proc;
 
-/// Does a job, in a store of this kind.
-pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd, store: StoreKind) -> Answer {
-    let worker = Worker { listings, store: store::of(store) };
+/// Does a job.
+pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd, setting: Setting) -> Answer {
+    let worker = Worker { listings, setting, store: store::of(setting.store) };
     let mut files = Files(descriptors.into_iter());
     let answer = match job {
         Job::UnpackLayer { parent, diff_id, blob, draft } => {
@@ -39,7 +41,9 @@ pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd, store: St
         Job::StageFromLayer { chain, path, attributes, time, name } => {
             worker.stage_from_layer(&chain, &path, &attributes, time, &name).map(Answer::Staged)
         }
-        Job::Own { name, attributes, time } => stage::own(&staged(&name), &attributes, time).map(|()| Answer::Done),
+        Job::Own { name, attributes, time } => {
+            stage::own(&staged(&name), &attributes, time, setting.ids).map(|()| Answer::Done)
+        }
         Job::Import { parent, name, dest, time, draft } => {
             worker.import(&parent, &name, &dest, time, &draft, &mut files).map(Answer::Sealed)
         }
@@ -49,6 +53,7 @@ pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd, store: St
         Job::Tree { chain } => worker.store.make_tree(&chain).map(|()| Answer::Done),
         Job::SetAside { paths } => trash::set_aside(&paths).map(|()| Answer::Done),
         Job::Remove { paths } => trash::remove(&paths).map(|()| Answer::Done),
+        Job::Probe { draft } => worker.probe(&draft).map(Answer::Probed),
     };
     answer.unwrap_or_else(Answer::Failed)
 }
@@ -57,6 +62,7 @@ pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd, store: St
 struct Worker<'a> {
     listings: BorrowedFd<'a>,
     store: &'static dyn SnapshotStore,
+    setting: Setting,
 }
 
 /// The descriptors of a job, in the order that its variant names.

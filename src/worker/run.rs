@@ -24,13 +24,13 @@ impl Worker<'_> {
         // The file system's clock, which is the one that stamps what the script writes.
         let upper_made = mtime(&stat(&upper).map_err(|error| failed("stat", &upper, error))?);
         let root = lower.lookup(b"").map_err(|error| library("read listings", error))?;
-        dress_root(&upper, root.as_ref())?;
+        dress_root(&upper, root.as_ref(), self.setting.ids)?;
         let code = self.in_sandbox(&job, &draft, &lower, output)?;
         if code != 0 {
             return Ok(Answer::RunFailed { code });
         }
         let times = Times::Clamp { newest: job.newest, time: job.time, upper_made };
-        let sealed = seal(&upper, &lower, times, &mut listing)?;
+        let sealed = seal(&upper, &lower, times, self.setting.ids, &mut listing)?;
         self.keep_delta(&draft, job.parent.id(), &sealed, listing)?;
         Ok(Answer::Sealed(sealed))
     }
@@ -50,6 +50,7 @@ impl Worker<'_> {
             network: job.network,
             base,
             streams: sandbox::Streams::Output(output),
+            setting: self.setting,
         })
     }
 }

@@ -40,7 +40,7 @@ impl Worker<'_> {
         let run = &job.run;
         let base = self.stack(&run.parent)?;
         let root = base.lookup(b"").map_err(|error| library("read listings", error))?;
-        dress_root(&draft.join("u"), root.as_ref())?;
+        dress_root(&draft.join("u"), root.as_ref(), self.setting.ids)?;
         let mut lowers = self.lowers(&run.parent);
         let mut left = None;
         if let Some(found) = &job.failed {
@@ -61,6 +61,7 @@ impl Worker<'_> {
             network: run.network,
             base: &base,
             streams,
+            setting: self.setting,
         })
     }
 }

@@ -14,7 +14,7 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use serde::{Deserialize, Serialize};
 use stacker::action::Network;
 use stacker::listing::{Entry, Kind, Listing, Stack, Time};
-use stacker::worker::message::Failure;
+use stacker::worker::message::{Failure, Setting};
 use stacker::worker::sandbox::{SCRIPT, Sandbox, Streams, run};
 
 pub const ROLE: &str = "worker";
@@ -29,6 +29,8 @@ pub struct Job {
     pub draft: PathBuf,
     pub mounts: Vec<(String, PathBuf)>,
     pub network: Network,
+    #[serde(default)]
+    pub setting: Setting,
 }
 
 /// What the worker prints at the end.
@@ -68,6 +70,7 @@ pub fn main(job: &str) -> ExitCode {
         network: job.network,
         base: &base,
         streams: Streams::Output(std::io::stderr().as_fd().try_clone_to_owned().expect("duplicate the output")),
+        setting: job.setting,
     });
     drop(inherited);
     // As sealing will.

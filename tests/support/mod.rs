@@ -3,6 +3,7 @@
 
 pub mod archive;
 pub mod base;
+pub mod container;
 pub mod debian;
 pub mod identity;
 pub mod inner;

@@ -10,6 +10,7 @@ use stacker::compress::decoder;
 use stacker::digest::DiffId;
 use stacker::export::metadata::{LayerReport, Metadata, Status};
 use stacker::oci::Layout;
+use stacker::record::Record;
 
 use super::identity::{Identity, identities};
 use super::volume::Volume;
@@ -106,6 +107,17 @@ impl Space {
 
     pub fn identity(&self) -> Identity {
         self.identity
+    }
+
+    /// All of it.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Gives everything that is there to a user.
+    pub fn give_all(&self, uid: u32, gid: u32) {
+        let status = Command::new("chown").arg("-hR").arg(format!("{uid}:{gid}")).arg(&self.directory).status();
+        assert!(status.unwrap().success(), "chown {}", self.directory.display());
     }
 
     /// A path in the working directory.
@@ -239,6 +251,17 @@ impl Space {
             std::io::Read::read_to_end(&mut member, &mut text).unwrap();
             Some(String::from_utf8_lossy(&text).into_owned())
         })
+    }
+
+    /// The kinds of sandbox that built what the cache knows.
+    pub fn tiers(&self) -> Vec<String> {
+        let directories = ["fresh", "records"].map(|name| self.stacker_dir().join(name));
+        let files = directories.iter().flat_map(|path| fs::read_dir(path).unwrap());
+        let tier = |path: &Path| serde_json::from_slice::<Record>(&fs::read(path).unwrap()).unwrap().result.tier;
+        let mut tiers: Vec<String> = files.map(|entry| tier(&entry.unwrap().path())).collect();
+        tiers.sort();
+        tiers.dedup();
+        tiers
     }
 
     fn metadata_file(&self) -> PathBuf {

@@ -49,7 +49,7 @@ fn supervise(sandbox: Sandbox, ground: &Ground, program: &Program, orders: PipeR
     let children = SigSet::from(Signal::SIGCHLD);
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let children = SignalFd::with_flags(&children, flags).during("watch for ended processes")?;
-    let script = program.start(sandbox.streams, sandbox.network)?;
+    let script = program.start(sandbox.streams, sandbox.network, sandbox.setting.ids)?;
     // The script has no business in these files; being in a nested namespace, it could only list them anyway.
     prctl::set_dumpable(false).during("disown its files in /proc")?;
     Family { script, code: None, deadline: None, orders, children }.outlive()

@@ -9,6 +9,7 @@ mod ground;
 mod init;
 mod kernel;
 mod loopback;
+mod pretend;
 mod root;
 mod script;
 mod step;
@@ -32,7 +33,7 @@ use nix::unistd::Pid;
 use crate::action::Network;
 use crate::listing::Stack;
 use crate::sys::{self, Fork};
-use crate::worker::message::Failure;
+use crate::worker::message::{Failure, Setting};
 use ground::Ground;
 use script::Program;
 use step::{During, Report, machine_fault};
@@ -65,6 +66,8 @@ pub struct Sandbox<'a> {
     pub base: &'a Stack,
     /// Standard input, output and error of the script.
     pub streams: Streams,
+    /// What the machine has for it.
+    pub setting: Setting,
 }
 
 /// Where the script lies in the sandbox.
@@ -72,10 +75,13 @@ pub const SCRIPT: &str = "/stacker/run";
 
 /// Runs the script to its end. Returns its exit code as a shell would say it: 128 + number for a signal.
 ///
-/// For a single-threaded process that is user 0 of a user namespace with ids 0 to 65535, with all capabilities and a
+/// For a single-threaded process that is user 0 of a user namespace, with ids 0 to 65535 or that one alone, with all capabilities and a
 /// mount namespace of that user namespace, in the roots directory. SIGTERM while it runs ends the script; the result is
 /// then a failure with EINTR, whatever the script made of it.
 pub fn run(sandbox: Sandbox) -> Result<i32, Failure> {
+    if sandbox.setting.bare {
+        return Err(machine_fault("run the script", "there is no user namespace to run it in"));
+    }
     let program = Program::new(&sandbox)?;
     let ground = Ground::prepare(&sandbox)?;
     let (orders_end, orders) = io::pipe().during("create a pipe")?;

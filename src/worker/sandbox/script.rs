@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -15,8 +15,8 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Pid, Uid};
 
 use super::step::{During, machine_fault, users_fault};
-use super::{SCRIPT, Streams, loopback};
-use crate::action::Network;
+use super::{SCRIPT, Streams, loopback, pretend};
+use crate::action::{Ids, Network};
 use crate::sys::{self, Fork};
 use crate::worker::message::Failure;
 
@@ -52,7 +52,11 @@ impl Program {
             let text = format!("{name}={value}");
             CString::new(text).map_err(|_| users_fault("run", format!("the variable {name} holds a NUL byte")))
         };
-        let environment = sandbox.environment.iter().map(variable).collect::<Result<_, _>>()?;
+        let mut environment = sandbox.environment.iter().map(variable).collect::<Result<Vec<_>, _>>()?;
+        if sandbox.setting.ids == Ids::Single && !sandbox.environment.contains_key(pretend::APT_VARIABLE) {
+            let (name, value) = (pretend::APT_VARIABLE.to_owned(), format!("/stacker/{}", pretend::APT_FILE));
+            environment.push(variable((&name, &value))?);
+        }
         let texts = |texts: &[String]| -> Result<Vec<CString>, Failure> {
             let texts = texts.iter().map(|text| CString::new(text.as_str()));
             texts.collect::<Result<_, _>>().map_err(|_| users_fault("run", "an argument holds a NUL byte".to_owned()))
@@ -69,25 +73,27 @@ impl Program {
     }
 
     /// Starts it; returns when it runs, or says why it does not.
-    pub fn start(&self, streams: Streams, network: Network) -> Result<Pid, Failure> {
-        let (mut failure, failure_end) = io::pipe().during("create a pipe")?;
+    pub fn start(&self, streams: Streams, network: Network, ids: Ids) -> Result<Pid, Failure> {
+        let (failure, failure_end) = io::pipe().during("create a pipe")?;
         let (go, go_end) = io::pipe().during("create a pipe")?;
         match sys::fork().during("fork")? {
             Fork::Child => {
                 drop((failure, go_end));
-                super::leave(|| self.become_it(&streams, network, go, failure_end))
+                super::leave(|| self.become_it(&streams, network, ids, go, failure_end))
             }
             Fork::Parent(pid) => {
                 drop((failure_end, go, streams));
-                let mut word = [0];
-                if failure.read(&mut word).during("wait for the script's namespaces")? == 1 && word == *b"\n" {
-                    map_ids(pid)?;
+                let mut failure = BufReader::new(failure);
+                let mut name = String::new();
+                failure.read_line(&mut name).during("wait for the script's namespaces")?;
+                let mut text = name.clone().into_bytes();
+                if let Some(name) = name.strip_suffix('\n') {
+                    map_ids(name)?;
                     drop(go_end);
-                    word = *b" ";
+                    text.clear();
                 }
-                let mut text = vec![word[0]];
                 failure.read_to_end(&mut text).during("wait for the script")?;
-                match text.trim_ascii() {
+                match text.as_slice() {
                     b"" => Ok(pid),
                     text => Err(serde_json::from_slice(text)
                         .unwrap_or_else(|_| machine_fault("start the script", "its process ended early"))),
@@ -96,8 +102,8 @@ impl Program {
         }
     }
 
-    fn become_it(&self, streams: &Streams, network: Network, go: PipeReader, mut failure: PipeWriter) -> i32 {
-        let Err(error) = self.execute(streams, network, go, &mut failure);
+    fn become_it(&self, streams: &Streams, network: Network, ids: Ids, go: PipeReader, mut failure: PipeWriter) -> i32 {
+        let Err(error) = self.execute(streams, network, ids, go, &mut failure);
         let _ = serde_json::to_writer(&failure, &error);
         127
     }
@@ -106,10 +112,11 @@ impl Program {
         &self,
         streams: &Streams,
         network: Network,
+        ids: Ids,
         go: PipeReader,
         failure: &mut PipeWriter,
     ) -> Result<std::convert::Infallible, Failure> {
-        enter_namespaces(network, go, failure)?;
+        enter_namespaces(network, ids, go, failure)?;
         nix::unistd::setsid().during("start a session")?;
         umask(Mode::from_bits_truncate(0o022));
         for (resource, soft, hard) in LIMITS {
@@ -118,6 +125,9 @@ impl Program {
         leave_keyring().during("start a session keyring")?;
         streams.connect()?;
         sys::close_at_exec();
+        if ids == Ids::Single {
+            sys::filter_system_calls(&pretend::filter()).during("filter system calls")?;
+        }
         sys::default_signals();
         SigSet::empty().thread_set_mask().during("unblock signals")?;
         let mut error = Errno::ENOENT;
@@ -159,16 +169,22 @@ impl Program {
     }
 }
 
-/// Becomes user 0 of a nested user namespace. It asks on `failure` for the id map, and waits on `go` until it has one.
-fn enter_namespaces(network: Network, mut go: PipeReader, failure: &mut PipeWriter) -> Result<(), Failure> {
+/// Becomes user 0 of a nested user namespace. It asks on `failure`, by its name in
+/// /proc, for the id map, and waits on `go` until it has one.
+fn enter_namespaces(network: Network, ids: Ids, mut go: PipeReader, failure: &mut PipeWriter) -> Result<(), Failure> {
     let mut namespaces = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS;
     if network == Network::None {
         namespaces |= CloneFlags::CLONE_NEWNET;
     }
     unshare(namespaces).during("unshare the script's namespaces")?;
-    failure.write_all(b"\n").during("ask for the id map")?;
+    // Its number there: /proc may be that of the processes outside.
+    let name = fs::read_link("/proc/self").during("read /proc/self")?;
+    failure.write_all(format!("{}\n", name.display()).as_bytes()).during("ask for the id map")?;
     go.read_to_end(&mut Vec::new()).during("wait for the id map")?;
-    nix::unistd::setgroups(&[]).during("leave groups")?;
+    if ids == Ids::Full {
+        // Who has one id may not, and has them from outside.
+        nix::unistd::setgroups(&[]).during("leave groups")?;
+    }
     nix::unistd::setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0)).during("become group 0")?;
     nix::unistd::setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).during("become user 0")?;
     if network == Network::None {
@@ -197,7 +213,7 @@ fn identity(own: &str) -> String {
 }
 
 /// PID 1 has the capabilities for it; the process itself could map only one id.
-fn map_ids(pid: Pid) -> Result<(), Failure> {
+fn map_ids(pid: &str) -> Result<(), Failure> {
     for name in ["uid_map", "gid_map"] {
         let own = format!("/proc/self/{name}");
         let own = fs::read_to_string(&own).during(format!("read {own}"))?;
