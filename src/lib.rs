@@ -36,6 +36,7 @@ pub mod unpack;
 pub mod worker;
 
 mod order;
+mod regular;
 mod sys;
 
 pub use error::{Error, Result};
