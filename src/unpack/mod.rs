@@ -7,6 +7,7 @@
 //! the root of a fresh image. Knows nothing of compression and digests.
 
 mod archive;
+mod limits;
 mod member;
 mod pax;
 mod root;
@@ -21,12 +22,15 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Uid, chmodat, chownat, mkdirat, statat, utimensat};
 use rustix::io::Errno;
 
-use crate::listing::{Entry, Kind, Stack, join, scratch_root, split};
+use crate::listing::{Entry, Kind, Stack, scratch_root, split};
 use crate::seal::delta::{self, set_xattr, timestamps};
 use crate::seal::failure::{library, machine, users};
 use crate::text::escape;
 use crate::worker::message::Failure;
 use archive::{Archive, invalid};
+pub use limits::MAX_LAYER_SIZE;
+pub(crate) use limits::oversized;
+use limits::{LONGEST_NAME, LONGEST_PATH, Limited, Taken};
 use root::{Before, Root, path_of};
 
 /// What names that start with `.wh.` mean.
@@ -41,18 +45,35 @@ pub enum Whiteouts {
 /// Ids that the mapped range does not have.
 const IDS: u64 = 65_536;
 
+/// More warnings than anybody reads are counted only.
+const WARNINGS: usize = 100;
+
 /// Unpacks a plain tar into the empty directory `dir`. The answer is what was left out, and why.
 pub fn unpack(reader: impl Read, dir: &Path, whiteouts: Whiteouts) -> Result<Vec<String>, Failure> {
-    unpack_onto(reader, dir, whiteouts, &Stack::default())
+    unpack_onto(reader, dir, whiteouts, &Stack::default(), MAX_LAYER_SIZE)
 }
 
 /// As [`unpack`], for a layer that lies on others: directories that it uses without mentioning them get the mode, owner
-/// and attributes that they have beneath.
-pub fn unpack_onto(reader: impl Read, dir: &Path, whiteouts: Whiteouts, lower: &Stack) -> Result<Vec<String>, Failure> {
+/// and attributes that they have beneath. Neither the tar nor the files in it may have more than `most` bytes.
+pub fn unpack_onto(
+    reader: impl Read,
+    dir: &Path,
+    whiteouts: Whiteouts,
+    lower: &Stack,
+    most: u64,
+) -> Result<Vec<String>, Failure> {
     let failed = |error| machine("open", b"", error);
-    let mut archive = Archive::new(reader);
+    let mut archive = Archive::new(Limited::new(reader, most));
     let root = Root::open(dir).map_err(failed)?;
-    let mut unpacking = Unpacking { root, whiteouts, lower, directories: HashMap::new(), warnings: Vec::new() };
+    let mut unpacking = Unpacking {
+        root,
+        whiteouts,
+        lower,
+        taken: Taken::new(most),
+        directories: HashMap::new(),
+        warnings: Vec::new(),
+        unsaid: 0,
+    };
     let entry = unpacking.beneath(b"")?;
     delta::dress(dir, &entry).map_err(failed)?;
     let opened = unpacking.parent(b"")?;
@@ -71,11 +92,14 @@ struct Unpacking<'a> {
     root: Root,
     whiteouts: Whiteouts,
     lower: &'a Stack,
+    taken: Taken,
     /// What directories get when nothing is put into them any more: attributes (children would inherit a default ACL)
     /// and times. By device and inode, since one directory may have been named in several ways, through links, and
     /// another may stand at its name by then.
     directories: HashMap<(u64, u64), Entry>,
     warnings: Vec<String>,
+    /// Warnings that were counted only.
+    unsaid: usize,
 }
 
 impl Unpacking<'_> {
@@ -88,18 +112,25 @@ impl Unpacking<'_> {
 
     /// The directory at `path`, made if need be with all that lead to it.
     fn parent(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, Failure> {
-        match self.root.directory(path) {
-            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::NOTDIR)) => {}
-            result => return result.map_err(|error| resolving(path, error)),
+        let (mut here, mut missing) = (path, Vec::new());
+        let mut directory = loop {
+            match self.root.directory(here) {
+                Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::NOTDIR)) => {}
+                result => break result.map_err(|error| resolving(here, error))?,
+            }
+            if here.is_empty() {
+                return Err(users("unpack", path, "the directory has gone"));
+            }
+            missing.push(here);
+            here = split(here).0;
+        };
+        for path in missing.into_iter().rev() {
+            let entry = self.beneath(path)?;
+            self.taken.entry(path.len()).map_err(|error| fault(path, error))?;
+            self.make_directory(&directory, split(path).1, &entry, false)?;
+            directory = self.root.directory(path).map_err(|error| resolving(path, error))?;
         }
-        let (above, name) = split(path);
-        if path.is_empty() {
-            return Err(users("unpack", path, "the directory has gone"));
-        }
-        let directory = self.parent(above)?;
-        let entry = self.beneath(path)?;
-        self.make_directory(&directory, name, &entry, false)?;
-        self.root.directory(path).map_err(|error| resolving(path, error))
+        Ok(directory)
     }
 
     /// Makes a directory, or takes the one that is there. `replace`: whatever else stands there goes; without it only a
@@ -146,7 +177,7 @@ impl Unpacking<'_> {
             match set_xattr(&path_of(at, name), attribute, &value) {
                 Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::PERM | Errno::OPNOTSUPP)) => {
                     let (path, attribute) = (escape(&entry.path), escape(attribute));
-                    self.warnings.push(format!("/{path}: the attribute {attribute} cannot be set here: left out"));
+                    self.warn(format!("/{path}: the attribute {attribute} cannot be set here: left out"));
                 }
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {
                     let why = "has a value that cannot be (damaged, or with ids that an image cannot have)";
@@ -157,6 +188,13 @@ impl Unpacking<'_> {
         }
         utimensat(at, name, &timestamps(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(())
+    }
+
+    fn warn(&mut self, warning: String) {
+        match self.warnings.len() < WARNINGS {
+            true => self.warnings.push(warning),
+            false => self.unsaid += 1,
+        }
     }
 
     fn finish(mut self) -> Result<Vec<String>, Failure> {
@@ -176,6 +214,9 @@ impl Unpacking<'_> {
                 self.complete(&directory, name, &entry).map_err(failed)?;
             }
         }
+        if self.unsaid > 0 {
+            self.warnings.push(format!("and {} more such warnings", self.unsaid));
+        }
         Ok(self.warnings)
     }
 }
@@ -189,8 +230,8 @@ fn fault(path: &[u8], error: io::Error) -> Failure {
 }
 
 fn resolving(path: &[u8], error: io::Error) -> Failure {
-    let hostile =
-        matches!(Errno::from_io_error(&error), Some(Errno::LOOP | Errno::NOENT | Errno::NOTDIR | Errno::XDEV));
+    let errno = Errno::from_io_error(&error);
+    let hostile = matches!(errno, Some(Errno::LOOP | Errno::NOENT | Errno::NOTDIR | Errno::XDEV | Errno::NAMETOOLONG));
     Failure { users: hostile, ..machine("unpack", path, error) }
 }
 
@@ -201,7 +242,16 @@ fn clean(name: &[u8]) -> Result<Vec<u8>, Failure> {
         if component == b".." {
             return Err(users("unpack", name, "a name with `..` may lead out of the image"));
         }
-        path = join(&path, component);
+        if component.len() > LONGEST_NAME {
+            return Err(users("unpack", &path, format!("a name in it has more than {LONGEST_NAME} bytes")));
+        }
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(component);
+    }
+    if path.len() > LONGEST_PATH {
+        return Err(users("unpack", &path[..LONGEST_NAME], format!("its path has more than {LONGEST_PATH} bytes")));
     }
     if path.contains(&0) {
         return Err(users("unpack", name, "a name with a zero byte"));

@@ -4,10 +4,11 @@ use std::io;
 
 use crate::compress::{Encoder, decoder};
 use crate::digest::{BlobDigest, Chain, ChainId, DiffId};
+use crate::listing::Stack;
 use crate::place;
 use crate::seal::failure::{library, machine, users};
 use crate::seal::{seal_unpacked, tar};
-use crate::unpack::{Whiteouts, unpack, unpack_onto};
+use crate::unpack::{Whiteouts, unpack_onto};
 
 use super::hashed::Hashed;
 use super::message::{Answer, Compression, Failure, Sealed};
@@ -18,9 +19,9 @@ impl Worker<'_> {
     pub(super) fn unpack_layer(
         &self,
         parent: &Chain,
-        diff_id: DiffId,
-        blob: BlobDigest,
+        (diff_id, blob): (DiffId, BlobDigest),
         draft: &str,
+        max_size: u64,
         files: &mut Files,
     ) -> Result<Sealed, Failure> {
         let (source, mut listing) = (files.next_file()?, files.next_file()?);
@@ -30,7 +31,7 @@ impl Worker<'_> {
         let mut raw = Hashed::new(source);
         let (decoder, _) = decoder(&mut raw).map_err(read)?;
         let mut plain = Hashed::new(decoder);
-        let warnings = unpack_onto(&mut plain, &draft.join("u"), Whiteouts::Oci, &lower);
+        let warnings = unpack_onto(&mut plain, &draft.join("u"), Whiteouts::Oci, &lower, max_size);
         let drained = io::copy(&mut plain, &mut io::sink());
         let found = DiffId(plain.finish().0);
         let rest = io::copy(&mut raw, &mut io::sink());
@@ -60,11 +61,12 @@ impl Worker<'_> {
     }
 
     /// A tar base becomes a layer of its own, with our tar of it.
-    pub(super) fn unpack_tar(&self, draft: &str, files: &mut Files) -> Result<Sealed, Failure> {
+    pub(super) fn unpack_tar(&self, draft: &str, max_size: u64, files: &mut Files) -> Result<Sealed, Failure> {
         let (source, mut listing) = (files.next_file()?, files.next_file()?);
         let draft = new_draft(draft)?;
         let (decoder, _) = decoder(source).map_err(|error| machine("read the tar of", b"", error))?;
-        let warnings = unpack(decoder, &draft.join("u"), Whiteouts::Literal)?;
+        let nothing = Stack::default();
+        let warnings = unpack_onto(decoder, &draft.join("u"), Whiteouts::Literal, &nothing, max_size)?;
         let mut sealed = seal_unpacked(&draft.join("u"), None, &mut listing)?;
         sealed.warnings.splice(0..0, warnings);
         keep_delta(&draft, ChainId::SCRATCH, &sealed)?;

@@ -11,7 +11,7 @@ pub mod message;
 mod run;
 pub mod sandbox;
 mod stage;
-mod trash;
+pub(crate) mod trash;
 mod tree;
 
 use std::fs::File;
@@ -33,10 +33,13 @@ pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd) -> Answer
     let worker = Worker { listings };
     let mut files = Files(descriptors.into_iter());
     let answer = match job {
-        Job::UnpackLayer { parent, diff_id, blob, draft } => {
-            worker.unpack_layer(&parent, diff_id, blob, &draft, &mut files).map(Answer::Sealed)
+        Job::UnpackLayer { parent, diff_id, blob, draft, max_size } => {
+            let sealed = worker.unpack_layer(&parent, (diff_id, blob), &draft, max_size, &mut files);
+            or_nothing(&draft, sealed).map(Answer::Sealed)
         }
-        Job::UnpackTar { draft } => worker.unpack_tar(&draft, &mut files).map(Answer::Sealed),
+        Job::UnpackTar { draft, max_size } => {
+            or_nothing(&draft, worker.unpack_tar(&draft, max_size, &mut files)).map(Answer::Sealed)
+        }
         Job::StageFromLayer { chain, path, attributes, time, name } => {
             worker.stage_from_layer(&chain, &path, &attributes, time, &name).map(Answer::Staged)
         }
@@ -97,6 +100,15 @@ fn new_draft(name: &str) -> Result<PathBuf, Failure> {
         std::fs::create_dir(path).map_err(|error| failed("create", path, error))?;
     }
     Ok(draft)
+}
+
+/// What was unpacked in vain goes at once: it may be as large as a layer can be, and nobody looks into it.
+fn or_nothing(draft: &str, sealed: Result<Sealed, Failure>) -> Result<Sealed, Failure> {
+    if sealed.is_err() {
+        // The failure that there is says more than another one; what stays is swept with the drafts.
+        let _ = trash::remove(&[format!("drafts/{draft}")]);
+    }
+    sealed
 }
 
 /// Gives a sealed upper its place as the delta on top of `parent`, and removes the rest of the draft. Where the delta

@@ -10,6 +10,7 @@ pub mod layout;
 pub mod mapped;
 pub mod registry;
 pub mod space;
+pub mod unpacked;
 
 /// Set where tests that need subordinate ids may be left out, which otherwise is a failure.
 pub const ALLOW_SKIP: &str = "STACKER_TEST_ALLOW_SKIP";
