@@ -28,6 +28,29 @@ fn bomb(compression: Compression, size: u64) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+/// Damage in the middle of a compressed file is not the machine's fault.
+#[test]
+fn damaged_compression_is_the_archives_fault() {
+    if !root("damaged_compression_is_the_archives_fault") {
+        return;
+    }
+    let noise: Vec<u8> =
+        (0..200_000u32).flat_map(|number| (number.wrapping_mul(2_654_435_761) >> 7).to_le_bytes()).collect();
+    for compression in [Compression::Gzip(6), Compression::Zstd(3)] {
+        let mut encoder = Encoder::new(compression, Vec::new()).unwrap();
+        encoder.write_all(&Archive::new().file("f", &noise).end()).unwrap();
+        let whole = encoder.finish().unwrap();
+        for place in (20..whole.len() - 8).step_by(whole.len() / 40) {
+            let mut damaged = whole.clone();
+            damaged[place..place + 8].fill(0xff);
+            let failure = Unpacked::of(decoder(&damaged[..]).unwrap().0, Whiteouts::Literal).err();
+            assert!(failure.is_none_or(|failure| failure.users), "{compression:?}, damaged at {place}");
+            let cut = Unpacked::of(decoder(&whole[..place]).unwrap().0, Whiteouts::Literal).err();
+            assert!(cut.is_some_and(|failure| failure.users), "{compression:?}, cut at {place}");
+        }
+    }
+}
+
 /// Refused for its size, at most `most` bytes allowed, without much work.
 fn too_large(tar: impl Read, most: u64) {
     let begun = Instant::now();
@@ -125,7 +148,7 @@ fn names_that_no_system_takes_are_refused() {
     // Links make directories that are deeper than a path is long.
     let deep = "d/".repeat(1900);
     let mut archive = named(&format!("{deep}f"));
-    for number in 0..5 {
+    for number in 0..3 {
         let (link, below) =
             (format!("l{number}"), if number == 0 { deep.clone() } else { format!("l{}/{deep}", number - 1) });
         archive = archive.pax(&[("linkpath", below.as_bytes())]).symlink(&link, "x");

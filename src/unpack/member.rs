@@ -177,11 +177,19 @@ impl Unpacking<'_> {
     }
 }
 
+/// Decoders have other kinds of error for what is wrong with their input.
+fn damaged(error: io::Error) -> io::Error {
+    if error.raw_os_error().is_none() && error.kind() != io::ErrorKind::UnexpectedEof {
+        return invalid(&error.to_string());
+    }
+    error
+}
+
 fn copy<R: Read>(archive: &mut Archive<R>, file: &mut File, length: u64, buffer: &mut [u8]) -> io::Result<()> {
     let mut left = length;
     while left > 0 {
         let wanted = buffer.len().min(left.try_into().unwrap_or(usize::MAX));
-        let read = archive.read(&mut buffer[..wanted])?;
+        let read = archive.read(&mut buffer[..wanted]).map_err(damaged)?;
         if read == 0 {
             return Err(invalid("the member is shorter than it says"));
         }

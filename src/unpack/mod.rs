@@ -112,25 +112,38 @@ impl Unpacking<'_> {
 
     /// The directory at `path`, made if need be with all that lead to it.
     fn parent(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, Failure> {
-        let (mut here, mut missing) = (path, Vec::new());
-        let mut directory = loop {
-            match self.root.directory(here) {
-                Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::NOTDIR)) => {}
-                result => break result.map_err(|error| resolving(here, error))?,
-            }
-            if here.is_empty() {
-                return Err(users("unpack", path, "the directory has gone"));
-            }
-            missing.push(here);
-            here = split(here).0;
-        };
-        for path in missing.into_iter().rev() {
-            let entry = self.beneath(path)?;
-            self.taken.entry(path.len()).map_err(|error| fault(path, error))?;
-            self.make_directory(&directory, split(path).1, &entry, false)?;
-            directory = self.root.directory(path).map_err(|error| resolving(path, error))?;
+        if let Some(directory) = self.existing(path)? {
+            return Ok(directory);
         }
+        // Every name that leads to it, the shortest first; those that exist come before those that do not.
+        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..at]);
+        let ways: Vec<&[u8]> = slashes.chain([path]).collect();
+        let (mut low, mut high) = (0, ways.len() - 1);
+        while low < high {
+            let middle = (low + high) / 2;
+            match self.existing(ways[middle])? {
+                Some(_) => low = middle + 1,
+                None => high = middle,
+            }
+        }
+        let above = split(ways[low]).0;
+        let gone = || users("unpack", path, "the directory has gone");
+        let mut directory = self.existing(above)?.ok_or_else(gone)?;
+        for &path in &ways[low..] {
+            let (entry, name) = (self.beneath(path)?, split(path).1);
+            self.taken.entry(path.len()).map_err(|error| fault(path, error))?;
+            self.make_directory(&directory, name, &entry, false)?;
+            directory = root::child(&directory, name).map_err(|error| resolving(path, error))?;
+        }
+        self.root.used(path, &directory);
         Ok(directory)
+    }
+
+    fn existing(&mut self, path: &[u8]) -> Result<Option<Rc<OwnedFd>>, Failure> {
+        match self.root.directory(path) {
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::NOTDIR)) => Ok(None),
+            result => result.map(Some).map_err(|error| resolving(path, error)),
+        }
     }
 
     /// Makes a directory, or takes the one that is there. `replace`: whatever else stands there goes; without it only a

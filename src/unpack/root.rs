@@ -56,6 +56,11 @@ impl Root {
         }
     }
 
+    /// Says which directory was used last.
+    pub fn used(&mut self, path: &[u8], directory: &Rc<OwnedFd>) {
+        self.last = Some((path.to_vec(), directory.clone()));
+    }
+
     /// What stands at `name`; nothing is removed.
     pub fn standing(&self, directory: &OwnedFd, name: &[u8]) -> io::Result<Before> {
         match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -86,6 +91,11 @@ impl Root {
         }
         Ok(if is_whiteout(&stat) { Before::Whiteout } else { Before::Other })
     }
+}
+
+/// The directory `name` of a directory, which is no link.
+pub(super) fn child(directory: &OwnedFd, name: &[u8]) -> io::Result<Rc<OwnedFd>> {
+    Ok(Rc::new(openat(directory, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?))
 }
 
 /// A path for the calls that know no directory descriptors (those on extended attributes).

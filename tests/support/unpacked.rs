@@ -31,7 +31,9 @@ impl Unpacked {
         assert_eq!(fs::read(space.path().join("outside")).unwrap(), b"untouched");
         let beside: Vec<_> = fs::read_dir(space.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(beside.len(), 2, "something was made outside: {beside:?}");
-        Ok(Unpacked { warnings: result?, space })
+        let mut unpacked = Unpacked { warnings: Vec::new(), space };
+        unpacked.warnings = result?;
+        Ok(unpacked)
     }
 
     pub fn path(&self, name: impl AsRef<std::ffi::OsStr>) -> std::path::PathBuf {
@@ -54,6 +56,13 @@ impl Unpacked {
 
     pub fn is_opaque(&self, name: &str) -> bool {
         self.xattr(name, "user.overlay.opaque").as_deref() == Some(b"y")
+    }
+}
+
+impl Drop for Unpacked {
+    /// Some are deeper than the standard library can remove.
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("rm").arg("-rf").arg(self.space.path().join("root")).status();
     }
 }
 
