@@ -148,7 +148,7 @@ fn names_that_no_system_takes_are_refused() {
     // Links make directories that are deeper than a path is long.
     let deep = "d/".repeat(1900);
     let mut archive = named(&format!("{deep}f"));
-    for number in 0..3 {
+    for number in 0..2 {
         let (link, below) =
             (format!("l{number}"), if number == 0 { deep.clone() } else { format!("l{}/{deep}", number - 1) });
         archive = archive.pax(&[("linkpath", below.as_bytes())]).symlink(&link, "x");
