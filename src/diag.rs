@@ -141,9 +141,10 @@ impl Diagnostics {
         self.list.extend(diagnostics);
     }
 
-    /// So many that what is added now is hardly shown: looking for its remedy is not worth the time.
-    pub fn is_full(&self) -> bool {
-        self.list.len() >= SHOWN
+    /// Whether looking through so many names for what was meant is worth the time: not for mistakes that are not shown,
+    /// and for few where the names are very many.
+    pub fn may_propose(&self, names: usize) -> bool {
+        self.list.len() < SHOWN && self.list.len() * names < 1 << 19
     }
 
     /// The build cannot go on.

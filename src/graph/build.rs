@@ -97,9 +97,9 @@ fn edges(
                 Need::Import => format!("import from unknown layer `{name}`"),
             };
             let diagnostic = Diagnostic::error(title).at(place.clone(), "");
-            diagnostics.push(match diagnostics.is_full() {
-                true => diagnostic,
-                false => diagnostic.did_you_mean(name, names.keys().copied().collect::<BTreeSet<_>>()),
+            diagnostics.push(match diagnostics.may_propose(names.len()) {
+                false => diagnostic,
+                true => diagnostic.did_you_mean(name, names.keys().copied().collect::<BTreeSet<_>>()),
             });
             continue;
         };
