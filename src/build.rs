@@ -46,6 +46,8 @@ pub struct Request {
     pub metadata_file: Option<PathBuf>,
     /// `--compression`, `--compression-level`.
     pub compression: Compression,
+    /// `--max-layer-size`, bytes.
+    pub max_layer_size: u64,
     /// `--created`.
     pub created: Option<i64>,
     /// `--shell-fail`, `--on-run-failure`.
@@ -147,6 +149,7 @@ fn scope(request: &Request, graph: &LayerGraph) -> Result<Scope> {
         stacker: request.directories.stacker.clone(),
         exclude: request.directories.own(),
         host: inputs::host_variables(),
+        max_layer_size: request.max_layer_size,
         no_cache: request.no_cache,
         rebuild: request.rebuild.iter().map(|name| graph.named(name)).collect::<Result<_>>()?,
     })

@@ -40,6 +40,7 @@ pub mod unpack;
 pub mod worker;
 
 mod order;
+mod regular;
 mod sys;
 mod tell;
 

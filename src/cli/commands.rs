@@ -56,7 +56,7 @@ pub fn run(cli: Cli) -> Result<i32> {
 /// Results go to stdout; a reader that has gone (`| head`) is no failure of ours.
 fn print(text: &str) -> Result<i32> {
     use std::io::Write;
-    let mut text = text.trim_end_matches('\n').to_owned();
+    let mut text = crate::text::printable(text.trim_end_matches('\n')).into_owned();
     text.push('\n');
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -100,6 +100,7 @@ fn request(arguments: Build, global: &Global, directories: Directories) -> Resul
         progress: if global.quiet { Some(Mode::None) } else { arguments.progress },
         metadata_file: arguments.metadata_file,
         compression: compression(arguments.compression, arguments.compression_level)?,
+        max_layer_size: arguments.max_layer_size.as_u64(),
         created: arguments.created.as_deref().map(time).transpose()?,
         after_failure: match arguments.on_run_failure {
             Some(command) => Some(AfterFailure::Command(command)),

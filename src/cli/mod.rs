@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::holder::Tier;
 use crate::progress::Mode;
 use crate::store::StoreKind;
+use crate::text::printable;
 
 /// Builds container images from stackerfiles, with a content-addressed cache, as an ordinary user.
 #[derive(Parser, Debug)]
@@ -131,6 +132,9 @@ pub struct Build {
     /// Level of the compression (gzip 1-9, zstd 1-19)
     #[arg(long, value_name = "N")]
     pub compression_level: Option<i32>,
+    /// Largest layer that is unpacked, and largest import: bytes without compression
+    #[arg(long, value_name = "SIZE", default_value = "64GiB")]
+    pub max_layer_size: bytesize::ByteSize,
     /// Creation time of the images: RFC 3339, or seconds since 1970
     #[arg(long, value_name = "TIME")]
     pub created: Option<String>,
@@ -270,8 +274,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
             }
             match &error {
                 // Rendered with places already.
-                crate::Error::Stackerfile(text) => eprintln!("{text}"),
-                error => eprintln!("error: {error}"),
+                crate::Error::Stackerfile(text) => eprintln!("{}", printable(text)),
+                error => eprintln!("error: {}", printable(&error.to_string())),
             }
             error.exit_code()
         }

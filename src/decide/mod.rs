@@ -294,7 +294,7 @@ impl Decider {
     /// The action of the next step, when all it is made of is known.
     fn action(&mut self, layer: LayerIndex, step: StepKind) -> Option<(Action, Sources)> {
         let input = self.inputs[layer.0].clone();
-        let time = self.layers[layer.0].newest + LAYER_TIME_STEP;
+        let time = self.layers[layer.0].newest.saturating_add(LAYER_TIME_STEP);
         let mut sources = BTreeMap::new();
         let kind = match step {
             StepKind::Unpack => match &input.base {

@@ -40,6 +40,8 @@ pub struct Site {
     pub base_blobs: HashMap<DiffId, BlobPlace>,
     /// Host import trees, by path.
     pub trees: HashMap<PathBuf, Arc<HostTree>>,
+    /// Bytes that one layer may have without compression.
+    pub max_layer_size: u64,
     /// stacker's own directories.
     pub exclude: Vec<PathBuf>,
     /// Variables that reach runs outside their keys.
@@ -101,6 +103,7 @@ impl Site {
             pins,
             base_blobs: base_layers.map(|layer| (layer.diff_id, place(layer))).collect(),
             trees: inputs.trees,
+            max_layer_size: scope.max_layer_size,
             exclude: scope.exclude,
             unkeyed: scope.host.into_iter().filter(|(name, _)| is_proxy(name)).collect(),
             events,
@@ -197,8 +200,8 @@ impl Site {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Lost::Evicted(id)),
                 Err(error) => return Err(Lost::Error(Err::<(), _>(error).at("open", &blob.path).unwrap_err())),
             };
-            let job =
-                Job::UnpackLayer { parent: Chain(beneath.to_vec()), diff_id, blob: blob.digest, draft: self.unique() };
+            let (parent, draft) = (Chain(beneath.to_vec()), self.unique());
+            let job = Job::UnpackLayer { parent, diff_id, blob: blob.digest, draft, max_size: self.max_layer_size };
             let sealed = self.sealed(|listing| self.job(job, vec![file.into(), listing]))?;
             for warning in &sealed.warnings {
                 self.tell(Event::Warning(format!("layer {diff_id}: {warning}")));

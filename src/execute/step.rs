@@ -79,7 +79,7 @@ fn unpack(site: &Site, node: &Node) -> Result<StepEnd, Lost> {
         return Err(Error::Machine(format!("layer {} has no tar base to unpack", node.layer.name)).into());
     };
     let tar = File::open(path).at("open", path)?;
-    let job = Job::UnpackTar { draft: site.unique() };
+    let job = Job::UnpackTar { draft: site.unique(), max_size: site.max_layer_size };
     let sealed = sealed(site, node, |listing| site.job(job, vec![tar.into(), listing]));
     sealed.map_err(|error| match error {
         Error::Build(message) => Error::Build(format!("{}: {message}", path.display())).into(),
@@ -127,7 +127,7 @@ fn warn(site: &Site, node: &Node, sealed: &Sealed) {
 }
 
 fn source_changed(site: &Site, path: &Path, import: usize) -> Result<StepEnd> {
-    let tree = crate::resolve::Resolver::new(site.exclude.clone()).tree(path, None)?.tree;
+    let tree = crate::resolve::Resolver::new(site.exclude.clone()).at_most(site.max_layer_size).tree(path, None)?.tree;
     tree.keep_listing(&site.stacker)?;
     Ok(StepEnd::SourceChanged { import, tree: tree.digest, kind: crate::inputs::tree_kind(&tree) })
 }

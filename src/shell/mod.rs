@@ -195,6 +195,8 @@ fn scope(request: &Request) -> Scope {
         host: inputs::host_variables(),
         no_cache: false,
         rebuild: Default::default(),
+        // What is looked at was built already.
+        max_layer_size: u64::MAX,
     }
 }
 

@@ -20,9 +20,9 @@ impl Worker<'_> {
     pub(super) fn unpack_layer(
         &self,
         parent: &Chain,
-        diff_id: DiffId,
-        blob: BlobDigest,
+        (diff_id, blob): (DiffId, BlobDigest),
         draft: &str,
+        max_size: u64,
         files: &mut Files,
     ) -> Result<Sealed, Failure> {
         let (source, mut listing) = (files.next_file()?, files.next_file()?);
@@ -34,7 +34,7 @@ impl Worker<'_> {
         let mut plain = Hashed::new(decoder);
         let mut owners = Recorded::new();
         let recorded = self.records_owners().then_some(&mut owners);
-        let warnings = unpack_onto(&mut plain, &draft.join("u"), Whiteouts::Oci, &lower, recorded);
+        let warnings = unpack_onto(&mut plain, &draft.join("u"), Whiteouts::Oci, &lower, max_size, recorded);
         let drained = io::copy(&mut plain, &mut io::sink());
         let found = DiffId(plain.finish().0);
         let rest = io::copy(&mut raw, &mut io::sink());
@@ -64,13 +64,14 @@ impl Worker<'_> {
     }
 
     /// A tar base becomes a layer of its own, with our tar of it.
-    pub(super) fn unpack_tar(&self, draft: &str, files: &mut Files) -> Result<Sealed, Failure> {
+    pub(super) fn unpack_tar(&self, draft: &str, max_size: u64, files: &mut Files) -> Result<Sealed, Failure> {
         let (source, mut listing) = (files.next_file()?, files.next_file()?);
         let draft = self.store.new_draft(draft, Purpose::Unpack(&Chain::default()))?;
         let (decoder, _) = decoder(source).map_err(|error| machine("read the tar of", b"", error))?;
         let mut owners = Recorded::new();
         let recorded = self.records_owners().then_some(&mut owners);
-        let warnings = unpack_onto(decoder, &draft.join("u"), Whiteouts::Literal, &Stack::default(), recorded)?;
+        let warnings =
+            unpack_onto(decoder, &draft.join("u"), Whiteouts::Literal, &Stack::default(), max_size, recorded)?;
         let mut sealed = seal_unpacked(&draft.join("u"), None, self.owners(&owners), &mut listing)?;
         sealed.warnings.splice(0..0, warnings);
         self.keep_delta(&draft, ChainId::SCRATCH, &sealed, listing)?;

@@ -41,11 +41,15 @@ pub enum Job {
         blob: BlobDigest,
         /// Unique name of the draft directory.
         draft: String,
+        /// Bytes that the layer may have without compression.
+        max_size: u64,
     },
     /// Unpack and normalise a tar base. Descriptors: tar (read), listing (write).
     UnpackTar {
         /// Unique name of the draft directory.
         draft: String,
+        /// Bytes that the layer may have without compression.
+        max_size: u64,
     },
     /// Copy `path` of a chain to `imports/NAME` with mode, owner and xattrs as they are there, then apply `attributes`.
     /// Descriptors: none. The answer is `Staged`.

@@ -34,10 +34,13 @@ pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd, setting: 
     let worker = Worker { listings, setting, store: store::of(setting.store) };
     let mut files = Files(descriptors.into_iter());
     let answer = match job {
-        Job::UnpackLayer { parent, diff_id, blob, draft } => {
-            worker.unpack_layer(&parent, diff_id, blob, &draft, &mut files).map(Answer::Sealed)
+        Job::UnpackLayer { parent, diff_id, blob, draft, max_size } => {
+            let sealed = worker.unpack_layer(&parent, (diff_id, blob), &draft, max_size, &mut files);
+            or_nothing(&draft, sealed).map(Answer::Sealed)
         }
-        Job::UnpackTar { draft } => worker.unpack_tar(&draft, &mut files).map(Answer::Sealed),
+        Job::UnpackTar { draft, max_size } => {
+            or_nothing(&draft, worker.unpack_tar(&draft, max_size, &mut files)).map(Answer::Sealed)
+        }
         Job::StageFromLayer { chain, path, attributes, time, name } => {
             worker.stage_from_layer(&chain, &path, &attributes, time, &name).map(Answer::Staged)
         }
@@ -107,6 +110,15 @@ impl Worker<'_> {
             None => trash::remove_path(draft),
         }
     }
+}
+
+/// What was unpacked in vain goes at once: it may be as large as a layer can be, and nobody looks into it.
+fn or_nothing(draft: &str, sealed: Result<Sealed, Failure>) -> Result<Sealed, Failure> {
+    if sealed.is_err() {
+        // The failure that there is says more than another one; what stays is swept with the drafts.
+        let _ = trash::remove(&[format!("drafts/{draft}")]);
+    }
+    sealed
 }
 
 /// The staged tree beneath a directory of `imports`.

@@ -12,6 +12,7 @@ pub mod mapped;
 pub mod registry;
 pub mod space;
 pub mod terminal;
+pub mod unpacked;
 pub mod volume;
 
 /// Set where tests that need subordinate ids may be left out, which otherwise is a failure.
