@@ -77,13 +77,13 @@ fn unpack_limited(
     root: &Path,
     whiteouts: Whiteouts,
 ) -> Result<Vec<String>, stacker::worker::message::Failure> {
-    unpack_onto(plain, root, whiteouts, &Stack::default(), 1 << 20)
+    unpack_onto(plain, root, whiteouts, &Stack::default(), 1 << 20, None)
 }
 
 fn seal(root: &Path, space: &Path) {
     let file = fs::File::options().read(true).write(true).create(true).truncate(true).open(space.join("listing"));
     let mut file = file.expect("a file can be made");
-    match stacker::seal::seal_unpacked(root, None, &mut file) {
+    match stacker::seal::seal_unpacked(root, None, stacker::seal::Owners::OnDisk, &mut file) {
         Ok(sealed) => {
             let listing = Listing::from_file(file).expect("a listing that was just written can be read");
             let entries = listing.entries().collect::<Result<Vec<_>, _>>().expect("a listing that was just written");
