@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Mutex;
 
 use support::identity::identities;
 use support::skipped;
@@ -15,8 +16,12 @@ fn fails(space: &Space, script: &str) -> support::space::Run {
     space.stacker(&["build"]).ends_with(1)
 }
 
+/// The kernel counts killed processes for the whole machine too: a test that makes it kill some is alone.
+static KILLS: Mutex<()> = Mutex::new(());
+
 #[test]
 fn a_signal_has_its_name() {
+    let _alone = KILLS.lock().unwrap_or_else(|broken| broken.into_inner());
     for_each_identity(|space| {
         fails(space, "kill -9 $$").says("bad: the script was ended by SIGKILL (out of memory?)");
         fails(space, "sh -c \"kill -SEGV \\$\\$\"").says("bad: the script was ended by SIGSEGV;");
@@ -43,6 +48,7 @@ fn cgroup() -> Option<(String, &'static str)> {
 
 #[test]
 fn memory_that_runs_out_is_said() {
+    let _alone = KILLS.lock().unwrap_or_else(|broken| broken.into_inner());
     let Some((directory, limit)) = cgroup() else {
         return skipped("no memory cgroup can be made here: that a run was killed for memory is not tested");
     };

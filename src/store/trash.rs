@@ -75,7 +75,11 @@ fn take_apart(place: &Path) -> io::Result<()> {
         }
     }
     let (parent, name) = (place.parent().unwrap_or(Path::new(".")), place.file_name().unwrap_or_default());
-    let parent = openat(CWD, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let parent = match openat(CWD, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+        // A nursery that went with all that was in it.
+        Err(Errno::NOENT) => return Ok(()),
+        other => other?,
+    };
     match remove_tree(parent.as_fd(), name.as_bytes()) {
         // A link is never followed.
         Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOTDIR | Errno::LOOP)) => {

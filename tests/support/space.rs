@@ -88,6 +88,11 @@ impl Space {
         self.volume.as_ref()
     }
 
+    /// Whether there is anything in the roots directory.
+    pub fn has_roots(&self) -> bool {
+        fs::read_dir(self.roots_dir()).is_ok_and(|mut entries| entries.next().is_some())
+    }
+
     /// Removes all that is in the roots directory, as the user who owns it cannot.
     pub fn forget_roots(&self) {
         let roots = self.roots_dir();
