@@ -33,6 +33,7 @@ pub mod record;
 pub mod resolve;
 pub mod schema;
 pub mod seal;
+pub mod setup;
 pub mod shell;
 pub mod store;
 pub mod text;

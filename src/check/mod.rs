@@ -12,6 +12,7 @@ use crate::cli::options::Directories;
 use crate::error::{At, Error, Result};
 use crate::holder::{Fallback, Holder, IDS, Tier, find_program};
 use crate::place::{RootsDir, StackerDir};
+use crate::sys::btrfs as ioctl;
 use crate::worker::message::{Answer, Job, Probed};
 
 pub use need::Need;
@@ -19,8 +20,6 @@ pub use show::Report;
 
 /// Less free room than this is too little for any build.
 const LEAST_SPACE: u64 = 1 << 30;
-
-const BTRFS: u64 = 0x9123_683e;
 
 /// Programs that give a sandbox a network of its own.
 const NETWORK_HELPERS: [&str; 2] = ["pasta", "slirp4netns"];
@@ -112,14 +111,14 @@ fn newuidmap() -> Probed {
 fn btrfs(directory: &Path) -> Probed {
     let need = Need::Btrfs;
     let tried = || -> std::io::Result<String> {
-        if rustix::fs::statfs(directory)?.f_type as u64 != BTRFS {
+        if !crate::store::is_btrfs(directory) {
             return Err(std::io::Error::other(format!("{} is not on btrfs", directory.display())));
         }
         let parent = fs::File::open(directory)?;
         let name = format!(".stacker-check-{}", std::process::id());
-        crate::sys::btrfs_subvolume(&parent, &name, true)?;
+        ioctl::create_subvolume(&parent, name.as_ref())?;
         // Without the mount option user_subvol_rm_allowed only root may; an empty one can still be removed otherwise.
-        let deleted = crate::sys::btrfs_subvolume(&parent, &name, false);
+        let deleted = ioctl::destroy_subvolume(&parent, name.as_ref());
         if deleted.is_err() {
             fs::remove_dir(directory.join(&name))?;
         }

@@ -103,9 +103,10 @@ impl Need {
                 .to_owned(),
             Need::Run => "mend what is missing above".to_owned(),
             Need::Btrfs => {
-                "choose a directory on btrfs, mounted with user_subvol_rm_allowed: --roots-dir DIR".to_owned()
+                "sudo stacker setup --user $USER puts the store on one (by hand: mount with user_subvol_rm_allowed)"
+                    .to_owned()
             }
-            Need::Space => "free some, or choose another disk: --stacker-dir DIR".to_owned(),
+            Need::Space => "stacker gc --older-than 30d frees some; --stacker-dir DIR is for another disk".to_owned(),
             Need::NetworkHelper => "apt-get install passt".to_owned(),
             Need::Binfmt => "apt-get install qemu-user-binfmt".to_owned(),
         }

@@ -13,7 +13,7 @@ use crate::progress::Mode;
 use crate::shell::{self, AfterFailure, Start, shell};
 
 use super::options::{Directories, compression, cores, substitute, time};
-use super::{Build, Cli, Command, Global, Reading, Shell};
+use super::{Build, Cli, Command, Global, Reading, Setup, Shell};
 
 /// Runs a command; returns the exit code.
 pub fn run(cli: Cli) -> Result<i32> {
@@ -45,12 +45,24 @@ pub fn run(cli: Cli) -> Result<i32> {
             crate::clean::clean(&directories, arguments.all, &holder)?;
             Ok(0)
         }
+        Command::Setup(arguments) => setup(&arguments, &cli.global),
         Command::Check(arguments) => {
             let report = crate::check::check(&directories, cli.global.sandbox)?;
             print(&report.show(arguments.json))?;
             Ok(report.exit_code())
         }
     }
+}
+
+/// Prepares the machine for a user, whose directories are not the caller's.
+fn setup(arguments: &Setup, global: &Global) -> Result<i32> {
+    if arguments.undo {
+        return crate::setup::undo(arguments.dry_run).map(|()| 0);
+    }
+    let Setup { user, size, dry_run, .. } = arguments;
+    let roots = global.roots_dir.as_deref().map(absolute).transpose()?;
+    crate::setup::setup(&crate::setup::Request { user: user.clone(), roots, size: size.as_u64(), dry_run: *dry_run })
+        .map(|()| 0)
 }
 
 /// Results go to stdout; a reader that has gone (`| head`) is no failure of ours.

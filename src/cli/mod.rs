@@ -87,6 +87,8 @@ pub enum Command {
     Cache(Cache),
     /// Remove what was not used for long, and what nothing refers to (the same as `cache gc`)
     Gc(Gc),
+    /// Prepare this machine, as root: a btrfs for the store, ids for a user (idempotent)
+    Setup(Setup),
     /// Remove the OCI layout, and the store unless it is the shared one
     Clean(Clean),
     /// Find out what builds can have on this machine, and what is to be done for the rest
@@ -237,6 +239,23 @@ pub struct Gc {
     /// Only tell what would be removed
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `stacker setup`.
+#[derive(Args, Debug)]
+pub struct Setup {
+    /// Who builds (default: root)
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// How large the btrfs becomes; all of it is allocated
+    #[arg(long, value_name = "SIZE", default_value = "20GiB")]
+    pub size: bytesize::ByteSize,
+    /// Only tell what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Take back what was done; the layers in the btrfs are lost
+    #[arg(long, conflicts_with_all = ["user", "size"])]
+    pub undo: bool,
 }
 
 /// `stacker clean`.

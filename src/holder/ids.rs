@@ -215,7 +215,7 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
 }
 
 /// The lines of `/etc/subuid` or `/etc/subgid`: owner, first id, how many. A file that is not there has none.
-fn subordinate(file: &str) -> Result<Vec<(String, u32, u32)>> {
+pub fn subordinate(file: &str) -> Result<Vec<(String, u32, u32)>> {
     let text = match fs::read_to_string(file) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         other => other.at("read", file)?,

@@ -35,7 +35,7 @@ use crate::store::{self, Known, StoreKind};
 use crate::sys::{Fork, fork};
 use crate::worker::message::{Answer, Job, Setting};
 use ids::IdMap;
-pub use ids::{IDS, Tier, find_program};
+pub use ids::{IDS, Tier, find_program, subordinate};
 use tier::Choice;
 pub use tier::Fallback;
 

@@ -4,7 +4,7 @@ pub mod btrfs;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::ptr;
 
 use memmap2::Mmap;
@@ -150,27 +150,6 @@ pub fn set_command_line(title: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a btrfs subvolume in a directory, or deletes one.
-pub fn btrfs_subvolume(directory: impl AsFd, name: &str, make: bool) -> io::Result<()> {
-    /// struct btrfs_ioctl_vol_args
-    #[repr(C)]
-    struct Arguments {
-        descriptor: i64,
-        name: [u8; 4088],
-    }
-    let request = nix::request_code_write!(0x94, if make { 14 } else { 15 }, size_of::<Arguments>());
-    let mut arguments = Arguments { descriptor: 0, name: [0; 4088] };
-    match arguments.name.get_mut(..name.len()) {
-        Some(place) if name.len() < 4088 => place.copy_from_slice(name.as_bytes()),
-        _ => return Err(io::Error::other("the name is too long")),
-    }
-    // SAFETY: both requests read a struct btrfs_ioctl_vol_args, which this is, with a name that ends in NUL; on any
-    // other file system the kernel refuses them.
-    match unsafe { libc::ioctl(directory.as_fd().as_raw_fd(), request, &raw const arguments) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
-}
 /// Answers for system calls of this process, and of all that it starts, from now on: a program of the kernel's old
 /// packet filter. For a process that is root of its user namespace.
 pub fn filter_system_calls(program: &[libc::sock_filter]) -> io::Result<()> {
