@@ -35,6 +35,7 @@ pub mod seal;
 pub mod store;
 pub mod text;
 pub mod unpack;
+pub mod verify;
 pub mod worker;
 
 mod order;

@@ -5,6 +5,7 @@
 //! Nothing here knows of namespaces, mounts or caches.
 
 mod change;
+pub(crate) mod check;
 mod content;
 pub(crate) mod delta;
 pub(crate) mod failure;
@@ -69,7 +70,7 @@ pub fn dress_root(upper: &Path, root: Option<&Entry>) -> Result<(), Failure> {
 /// Seals what a run or an import left in `upper`, over the layers `lower`: makes the delta equal to the listing that is
 /// written to `listing_out`. After an error the upper is of no use any more.
 pub fn seal(upper: &Path, lower: &Stack, times: Times, listing_out: &mut File) -> Result<Sealed, Failure> {
-    let mut walked = walk::walk(upper, Some(lower))?;
+    let mut walked = walk::walk(upper, Some(lower), true)?;
     let kept = change::kept(&walked.nodes);
     settle(&mut walked.nodes, &kept, times);
     let warnings = make_equal(upper, &walked, &kept)?;
@@ -79,7 +80,7 @@ pub fn seal(upper: &Path, lower: &Stack, times: Times, listing_out: &mut File) -
 /// Lists an unpacked image layer or tar base as it is: nothing is compared, times stay. The diff id of an image layer
 /// is known (`tar_bytes` is then 0: its tar is not ours); a tar base's is that of our tar of it.
 pub fn seal_unpacked(directory: &Path, diff_id: Option<DiffId>, listing_out: &mut File) -> Result<Sealed, Failure> {
-    let mut walked = walk::walk(directory, None)?;
+    let mut walked = walk::walk(directory, None, true)?;
     let kept = vec![true; walked.nodes.len()];
     settle(&mut walked.nodes, &kept, Times::Keep);
     let warnings = make_equal(directory, &walked, &kept)?;

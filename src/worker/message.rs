@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::action::{Attributes, Network};
-use crate::digest::{BlobDigest, Chain, DiffId, TreeDigest};
+use crate::digest::{BlobDigest, Chain, ChainId, DiffId, TreeDigest};
 use crate::listing::Time;
 
 /// One job, done by one worker process.
@@ -82,6 +82,24 @@ pub enum Job {
         /// The whole stack.
         chain: Chain,
     },
+    /// Compare a delta with its listing; nothing is changed. Descriptors: listing (write). The answer is `Checked`.
+    CheckDelta {
+        /// The stack that it is the top of.
+        stack: ChainId,
+        /// The layer, whose listing it is.
+        diff_id: DiffId,
+        /// Its tar is ours, so that the diff id tells whether the listing or the delta is wrong.
+        ours: bool,
+        /// Contents are read too.
+        deep: bool,
+    },
+    /// Compare the tree of `chain` with the listings; nothing is changed. Descriptors: none. The answer is `Checked`.
+    CheckTree {
+        /// The whole stack.
+        chain: Chain,
+        /// Contents are read too.
+        deep: bool,
+    },
     /// Rename directories beneath the roots directory into `trash`, where they stay for now. Descriptors: none.
     SetAside {
         /// As for `Remove`.
@@ -145,6 +163,8 @@ pub enum Answer {
         /// sha256 of the tar before compression.
         diff_id: DiffId,
     },
+    /// How what lies there and what the listing says compare.
+    Checked(Checked),
     /// Done, nothing to tell.
     Done,
     /// The script ended with this exit code, or by this signal (128 + number).
@@ -171,6 +191,17 @@ pub struct Sealed {
     pub tar_bytes: u64,
     /// What was left out, and why.
     pub warnings: Vec<String>,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    /// The first difference; `None`: they agree.
+    pub difference: Option<String>,
+    /// The delta as it was listed anew, contents and all: after a difference, or when asked for. That listing was
+    /// written to the descriptor. Its diff id is that of our tar of it; of a layer whose tar is not ours, what it was
+    /// said to be.
+    pub relisted: Option<Sealed>,
 }
 
 /// Why a job failed.
