@@ -42,7 +42,8 @@ pub struct Holder {
     stacker: StackerDir,
     /// What is known of the store before it is opened.
     known: Known,
-    ready: Mutex<Option<Ready>>,
+    /// What came of preparing, which is tried once.
+    ready: Mutex<Option<std::result::Result<Ready, String>>>,
 }
 
 /// What is known once the user namespace is there.
@@ -94,9 +95,15 @@ impl Holder {
     /// Maps the user namespace and opens the store, the first time it is called.
     pub fn prepare(&self) -> Result<Ready> {
         let mut ready = self.ready.lock().unwrap_or_else(|broken| broken.into_inner());
-        if let Some(ready) = &*ready {
-            return Ok(ready.clone());
+        if let Some(known) = &*ready {
+            return known.clone().map_err(Error::Machine);
         }
+        let made = self.make_ready();
+        *ready = Some(made.as_ref().map(Ready::clone).map_err(Error::to_string));
+        made
+    }
+
+    fn make_ready(&self) -> Result<Ready> {
         let map = IdMap::choose()?;
         self.ask(wire::UNSHARE, b"", &[])?;
         map.write(self.pid.as_raw() as u32)?;
@@ -107,7 +114,7 @@ impl Holder {
         let directories = [open_directory(&self.roots.0)?, open_directory(&listings)?];
         let kind = serde_json::to_vec(&identity.backend).expect("a word is always JSON");
         self.ask(wire::ENTER, &kind, &directories)?;
-        Ok(ready.insert(Ready { root: map.root(), tier: map.tier, store: identity.backend, id: identity.id }).clone())
+        Ok(Ready { root: map.root(), tier: map.tier, store: identity.backend, id: identity.id })
     }
 
     /// Hands a job to a new worker.
