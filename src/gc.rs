@@ -4,7 +4,7 @@
 //! relies on it (see [`crate::pins`]), and removed afterwards; data goes before its row, which is never wrong, since data
 //! that is missing is made again or counts as evicted. So it can be killed at any moment, and it works on a full disk.
 
-mod leftovers;
+pub(crate) mod leftovers;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

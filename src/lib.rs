@@ -38,6 +38,7 @@ pub mod shell;
 pub mod store;
 pub mod text;
 pub mod unpack;
+pub mod verify;
 pub mod worker;
 
 mod order;

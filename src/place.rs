@@ -10,6 +10,7 @@
 //!   logs/                      output of runs
 //!   claims/                    one lock file for each action being built
 //!   pins/ pins.lock            one file for each running build: what it relies on
+//!   damaged/                   what was found damaged, for a look
 //!   tmp/
 //! roots-dir/                   0700, mapped root's
 //!   store.json
@@ -35,8 +36,8 @@ pub struct RootsDir(pub PathBuf);
 
 impl StackerDir {
     /// The directories that must exist.
-    pub const DIRECTORIES: [&str; 9] =
-        ["records", "fresh", "listings", "blobs", "blobs/sha256", "logs", "claims", "pins", "tmp"];
+    pub const DIRECTORIES: [&str; 10] =
+        ["records", "fresh", "listings", "blobs", "blobs/sha256", "logs", "claims", "pins", "damaged", "tmp"];
 
     /// The SQLite file.
     pub fn database(&self) -> PathBuf {
@@ -65,6 +66,10 @@ impl StackerDir {
     /// What each running build relies on.
     pub fn pins(&self) -> PathBuf {
         self.0.join("pins")
+    }
+    /// Files that were found damaged.
+    pub fn damaged(&self) -> PathBuf {
+        self.0.join("damaged")
     }
     /// For files on their way to their name.
     pub fn tmp(&self) -> PathBuf {

@@ -93,6 +93,16 @@ impl Record {
         let record = serde_json::from_slice::<Record>(&bytes).ok();
         Ok(record.filter(|record| named && record.format == FORMAT && record.key == record.action.key()))
     }
+
+    /// Whether a file has the name that its bytes give it; one that is gone counts as such.
+    pub fn is_named_right(path: &Path) -> bool {
+        match fs::read(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => true,
+            // Read by nobody, it is no record; renaming needs no more than the directory.
+            Err(_) => false,
+            Ok(bytes) => path.file_name().is_some_and(|name| name == ContentDigest::of(&bytes).hex().as_str()),
+        }
+    }
 }
 
 impl StackerDir {

@@ -118,6 +118,32 @@ fn assert_same(what: &str, found: &str, expected: &str) {
 }
 
 #[test]
+fn a_layer_that_a_base_image_has_too_gets_its_blob() {
+    for_each_identity(|space| {
+        space.stackerfile("");
+        space.build(&[]);
+        std::fs::rename(space.path("oci"), space.path("image")).unwrap();
+        std::fs::remove_dir_all(space.stacker_dir()).unwrap();
+        space.forget_roots();
+        space.stackerfile("pulled: {from: {type: oci, url: 'image:base'}, run: 'echo 1 > /pulled'}\n");
+        space.build(&[]).built(&["base", "pulled"]);
+        assert_eq!(space.layers("pulled")[0], space.layers("base")[0]);
+    });
+}
+
+#[test]
+fn what_a_run_does_to_the_root_directory_is_seen_by_the_next() {
+    for_each_identity(|space| {
+        space.stackerfile(
+            "rooted: {from: {type: built, tag: base}, run: 'chown 5:6 /; chmod 751 /'}
+look: {from: {type: built, tag: rooted}, run: 'stat -c \"%a %u:%g %Y\" / > /tmp/seen'}\n",
+        );
+        space.build(&[]);
+        assert_eq!(space.file("look", "tmp/seen").as_deref(), Some("751 5:6 1000\n"));
+    });
+}
+
+#[test]
 fn attributes_are_copied_up_with_their_file() {
     for_each_identity(|space| {
         space.stackerfile("touched: {from: {type: built, tag: base}, run: chmod 600 /data/noted}\n");

@@ -7,6 +7,7 @@ use crate::gc::{Request, gc};
 use crate::holder::Holder;
 use crate::inspect::cache::{CacheEntry, CachePath, render_entries, render_list};
 use crate::store::StoreKind;
+use crate::verify::verify;
 
 use super::options::{Directories, age};
 use super::{Cache, Gc};
@@ -18,10 +19,15 @@ pub fn collect(directories: &Directories, kind: Option<StoreKind>, arguments: &G
     gc(directories, &holder, &Request { older_than, dry_run: arguments.dry_run })
 }
 
-/// Does the subcommand; returns what goes to stdout.
-pub fn cache(directories: &Directories, kind: Option<StoreKind>, command: Cache) -> Result<String> {
-    match command {
+/// Does the subcommand; returns what goes to stdout, and the exit code.
+pub fn cache(directories: &Directories, kind: Option<StoreKind>, command: Cache) -> Result<(String, i32)> {
+    let text = match command {
         Cache::Gc(arguments) => collect(directories, kind, &arguments),
+        Cache::Verify { deep, json } => {
+            let report = verify(directories, kind, deep)?;
+            return Ok((report.render(json), report.exit_code()));
+        }
+
         Cache::Ls { json } => Ok(render_list(&open(directories)?.list()?, json)),
         Cache::Show { name, json } => {
             let database = open(directories)?;
@@ -33,7 +39,8 @@ pub fn cache(directories: &Directories, kind: Option<StoreKind>, command: Cache)
                 chosen.into_iter().map(|row| entry(directories, &database, row)).collect::<Result<Vec<_>>>()?;
             Ok(render_entries(&entries, json))
         }
-    }
+    };
+    Ok((text?, 0))
 }
 
 /// The database, which must be there.

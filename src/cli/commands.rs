@@ -39,7 +39,10 @@ pub fn run(cli: Cli) -> Result<i32> {
             print(&text)
         }
         Command::Gc(arguments) => print(&super::cache::collect(&directories, kind, &arguments)?),
-        Command::Cache(arguments) => print(&super::cache::cache(&directories, kind, arguments)?),
+        Command::Cache(arguments) => {
+            let (text, code) = super::cache::cache(&directories, kind, arguments)?;
+            print(&text).map(|_| code)
+        }
         Command::Clean(arguments) => {
             let holder = Holder::start(&directories.stacker, &directories.roots, kind)?.insist(cli.global.sandbox);
             crate::clean::clean(&directories, arguments.all, &holder)?;

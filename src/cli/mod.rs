@@ -220,6 +220,16 @@ pub enum Cache {
     },
     /// Remove what was not used for long, and what nothing refers to
     Gc(Gc),
+    /// Look whether everything in the cache is there and right; what is damaged is set aside
+    #[command(long_about = VERIFY)]
+    Verify {
+        /// Read all contents too
+        #[arg(long)]
+        deep: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show one action and its result
     Show {
         /// A layer's name, or the first digits of a key
@@ -229,6 +239,19 @@ pub enum Cache {
         json: bool,
     },
 }
+
+/// `stacker cache verify --help`.
+const VERIFY: &str = "\
+Look whether everything in the cache is there and right: records and the database, listings, changes of layers, their
+trees, blobs. Without --deep no content is read: names, types, modes, owners, sizes, times and attributes are compared.
+
+What is damaged is set aside (files: in `damaged` of the stacker directory, until `gc --older-than`), and made again at
+once or by the next build that needs it. Builds may run meanwhile: what one of them uses is told, and left to it.
+
+Staged imports have nothing that they could be compared with: with --deep they are set aside, and staged again when they
+are needed.
+
+Exit code 0: all is right; 1: something was damaged.";
 
 /// `stacker gc`.
 #[derive(Args, Debug)]

@@ -9,6 +9,7 @@ mod garbage;
 mod open;
 mod remembered;
 mod results;
+mod verify;
 
 use std::cell::{Cell, RefCell};
 use std::time::{SystemTime, UNIX_EPOCH};

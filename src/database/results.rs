@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::{Database, next_unsynced, now};
 use crate::action::Action;
-use crate::digest::{DiffId, Key};
+use crate::digest::{ContentDigest, DiffId, Key};
 use crate::error::Result;
 use crate::listing::Time;
 use crate::record::{ActionResult, LayerInfo, Record, remove};
@@ -143,6 +143,10 @@ impl Database {
     }
 
     fn remove_record(&self, name: &str) -> Result<()> {
+        // Whatever a damaged row says, nothing else is removed.
+        if name.parse::<ContentDigest>().is_err() {
+            return Ok(());
+        }
         remove(&self.dir.fresh().join(name))?;
         remove(&self.dir.records().join(name))
     }

@@ -1,8 +1,10 @@
 //! Blobs: which layers of the emitted images must be compressed, and what came of it.
 
+use std::collections::HashSet;
+
 use crate::digest::{BlobDigest, Chain, DiffId};
 use crate::error::Result;
-use crate::graph::LayerIndex;
+use crate::graph::{LayerIndex, NodeBase};
 use crate::worker::message::Compression;
 
 use super::site::Lost;
@@ -12,18 +14,34 @@ impl Execution<'_> {
     /// Compresses the layers of an emitted image that have no blob yet.
     pub(super) fn want_blobs(&mut self, layer: LayerIndex) -> Result<()> {
         let chain = self.decider.chain(layer).0.clone();
+        let own = self.own(layer);
         for end in 1..=chain.0.len() {
             let diff_id = chain.0[end - 1];
-            if self.packed.contains(&diff_id) {
+            // The blob of a base image's layer lies in its layout.
+            if !own.contains(&diff_id) || self.packed.contains(&diff_id) {
                 continue;
             }
-            if self.site.base_blobs.contains_key(&diff_id) || self.blob(&diff_id)?.is_some() {
+            if self.blob(&diff_id)?.is_some() {
                 self.packed.insert(diff_id);
             } else if self.packing.insert(diff_id) {
                 self.packs.push_back(Chain(chain.0[..end].to_vec()));
             }
         }
         Ok(())
+    }
+
+    /// The layers of a chain that came out of actions. A base image may have the very same ones.
+    fn own(&self, layer: LayerIndex) -> HashSet<DiffId> {
+        let mut own = HashSet::new();
+        let mut layer = Some(layer);
+        while let Some(index) = layer {
+            own.extend(self.decider.decided(index).iter().filter_map(|decided| decided.outcome.diff_id));
+            layer = match self.graph[index].base {
+                NodeBase::Built(beneath) => Some(beneath),
+                _ => None,
+            };
+        }
+        own
     }
 
     /// The blob of an own layer in the wanted compression, where the store holds it.

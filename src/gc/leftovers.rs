@@ -68,6 +68,7 @@ impl Gc<'_> {
         self.files(stacker.0.join("listings"), used_before.min(made_before), |name| !name.starts_with("tree-"))?;
         self.files(stacker.0.join("blobs/sha256"), made_before, |name| blobs.contains(name))?;
         self.files(stacker.tmp(), made_before, |_| false)?;
+        self.files(stacker.damaged(), used_before.min(made_before), |_| false)?;
         drop(closed);
         Ok(())
     }
@@ -138,7 +139,7 @@ impl Gc<'_> {
 
 /// Whether it got its name, or was used, before a moment; what cannot be looked at did not. By the time of the last
 /// change: that of modification is an image's in much of what lies here.
-fn is_older(path: &Path, moment: SystemTime) -> bool {
+pub(crate) fn is_older(path: &Path, moment: SystemTime) -> bool {
     let Ok(found) = path.symlink_metadata() else { return false };
     let changed = Duration::new(found.ctime().max(0) as u64, found.ctime_nsec() as u32);
     UNIX_EPOCH + changed < moment

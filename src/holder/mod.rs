@@ -48,7 +48,8 @@ pub struct Holder {
     /// What is known of the store before it is opened.
     known: Known,
     wanted: Option<Tier>,
-    ready: Mutex<Option<Ready>>,
+    /// What came of preparing, which is tried once.
+    ready: Mutex<Option<std::result::Result<Ready, String>>>,
     /// What is to be told of the sandbox, once.
     fallback: Mutex<Option<Fallback>>,
 }
@@ -122,9 +123,15 @@ impl Holder {
     /// Maps the user namespace and opens the store, the first time it is called.
     pub fn prepare(&self) -> Result<Ready> {
         let mut ready = self.ready.lock().unwrap_or_else(|broken| broken.into_inner());
-        if let Some(ready) = &*ready {
-            return Ok(ready.clone());
+        if let Some(known) = &*ready {
+            return known.clone().map_err(Error::Machine);
         }
+        let made = self.make_ready();
+        *ready = Some(made.as_ref().map(Ready::clone).map_err(Error::to_string));
+        made
+    }
+
+    fn make_ready(&self) -> Result<Ready> {
         let choice = Choice::new(self.wanted)?;
         let (choice, bare) = self.enter_namespace(choice)?;
         let map = &choice.map;
@@ -145,7 +152,7 @@ impl Holder {
             self.tell(Fallback { tier: Tier::SharedProc, need: Need::Proc, why: refused.clone() });
         }
         let tier = if bare { Tier::None } else { choice.tier(insists || !refused.is_empty()) };
-        Ok(ready.insert(Ready { root: map.root(), tier, store, id: identity.id }).clone())
+        Ok(Ready { root: map.root(), tier, store, id: identity.id })
     }
 
     /// Puts the holder into a user namespace with the chosen ids. Where the kernel has none for it, and nobody insists,

@@ -5,6 +5,7 @@
 //! Nothing here knows of namespaces, mounts or caches.
 
 mod change;
+pub(crate) mod check;
 mod content;
 pub(crate) mod delta;
 pub(crate) mod failure;
@@ -75,7 +76,7 @@ pub fn seal(upper: &Path, lower: &Stack, times: Times, ids: Ids, listing_out: &m
         Ids::Full => Owners::OnDisk,
         Ids::Single => Owners::Beneath,
     };
-    let mut walked = walk::walk(upper, Some(lower), owners)?;
+    let mut walked = walk::walk(upper, Some(lower), owners, true)?;
     let kept = change::kept(&walked.nodes);
     settle(&mut walked.nodes, &kept, times);
     let warnings = make_equal(upper, &walked, &kept)?;
@@ -90,7 +91,7 @@ pub fn seal_unpacked(
     owners: Owners,
     listing_out: &mut File,
 ) -> Result<Sealed, Failure> {
-    let mut walked = walk::walk(directory, None, owners)?;
+    let mut walked = walk::walk(directory, None, owners, true)?;
     let kept = vec![true; walked.nodes.len()];
     settle(&mut walked.nodes, &kept, Times::Keep);
     let warnings = make_equal(directory, &walked, &kept)?;

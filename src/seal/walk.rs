@@ -61,8 +61,9 @@ struct Walk<'a> {
     walked: Walked,
 }
 
-/// Reads the whole upper directory. Without `lower`, nothing is beneath and every mark is kept as it is.
-pub(super) fn walk(upper: &Path, lower: Option<&Stack>, owners: Owners) -> Result<Walked, Failure> {
+/// Reads the whole upper directory. Without `lower`, nothing is beneath and every mark is kept as it is. Without
+/// `contents`, the digests of files are zero.
+pub(super) fn walk(upper: &Path, lower: Option<&Stack>, owners: Owners, contents: bool) -> Result<Walked, Failure> {
     let root = stat(upper).map_err(|error| machine("stat", b"", error))?;
     let file_system = rustix::fs::statfs(upper).map_err(|error| machine("statfs", b"", error.into()))?;
     let btrfs = file_system.f_type as u64 == BTRFS;
@@ -77,7 +78,7 @@ pub(super) fn walk(upper: &Path, lower: Option<&Stack>, owners: Owners) -> Resul
     if let Owners::Beneath = owners {
         agree(&mut walk.walked.nodes);
     }
-    read_details(upper, &mut walk.walked.nodes)?;
+    read_details(upper, &mut walk.walked.nodes, contents)?;
     Ok(walk.walked)
 }
 
@@ -206,14 +207,14 @@ fn agree(nodes: &mut [Node]) {
 }
 
 /// Reads what stat does not tell, in parallel: contents, link texts, attributes. Each inode's content is read once.
-fn read_details(upper: &Path, nodes: &mut [Node]) -> Result<(), Failure> {
+fn read_details(upper: &Path, nodes: &mut [Node], contents: bool) -> Result<(), Failure> {
     let delta = Delta::open(upper).map_err(|error| machine("open", b"", error))?;
     let mut seen = HashMap::new();
     let first: Vec<usize> = (0..nodes.len())
         .map(|index| if linked(&nodes[index]) { *seen.entry(inode(&nodes[index])).or_insert(index) } else { index })
         .collect();
     nodes.par_iter_mut().enumerate().filter(|(index, _)| first[*index] == *index).try_for_each(|(_, node)| {
-        read_node(upper, &delta, node).map_err(|error| machine("read", &node.entry.path, error))
+        read_node(upper, &delta, node, contents).map_err(|error| machine("read", &node.entry.path, error))
     })?;
     for (index, &from) in first.iter().enumerate().filter(|&(index, &from)| from != index) {
         let Entry { kind, xattrs, .. } = nodes[from].entry.clone();
@@ -224,13 +225,15 @@ fn read_details(upper: &Path, nodes: &mut [Node]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn read_node(upper: &Path, delta: &Delta, node: &mut Node) -> std::io::Result<()> {
+fn read_node(upper: &Path, delta: &Delta, node: &mut Node, contents: bool) -> std::io::Result<()> {
     let full = within(upper, &node.entry.path);
     match &mut node.entry.kind {
         Kind::Directory { .. } | Kind::Whiteout | Kind::HardLink { .. } => return Ok(()),
         Kind::Symlink { target } => *target = std::fs::read_link(&full)?.into_os_string().as_bytes().to_vec(),
-        Kind::File { content, size } => (*content, *size) = super::content::hash(delta.file(&node.entry.path)?)?,
-        Kind::Fifo => {}
+        Kind::File { content, size } if contents => {
+            (*content, *size) = super::content::hash(delta.file(&node.entry.path)?)?;
+        }
+        Kind::File { .. } | Kind::Fifo => {}
     }
     let found = xattrs(&full)?;
     node.entry.xattrs = found.kept;

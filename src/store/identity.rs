@@ -62,8 +62,10 @@ pub fn open(roots: &RootsDir, uids: &[(u32, u32, u32)], gids: &[(u32, u32, u32)]
         Err(error) => return Err(error).at("read", &path),
     };
     let place = roots.0.display();
-    let found: Found = serde_json::from_slice(&bytes)
-        .map_err(|error| Error::Machine(format!("{} can not be understood: {error}", path.display())))?;
+    let found: Found = serde_json::from_slice(&bytes).map_err(|error| {
+        let path = path.display();
+        Error::Machine(format!("{path} can not be understood ({error}): `stacker cache verify` writes it anew"))
+    })?;
     let asked = known.asked.map(|kind| kind.to_string());
     let why = if found.format != FORMAT {
         format!("has format {}, this stacker knows {FORMAT}", found.format)
@@ -80,6 +82,11 @@ pub fn open(roots: &RootsDir, uids: &[(u32, u32, u32)], gids: &[(u32, u32, u32)]
     Err(Error::Machine(format!(
         "the store {place} {why}: choose another one with --roots-dir DIR and --stacker-dir DIR, or remove it"
     )))
+}
+
+/// Whether there is a `store.json` that nobody would write.
+pub fn is_damaged(roots: &RootsDir) -> bool {
+    std::fs::read(roots.store_json()).is_ok_and(|bytes| serde_json::from_slice::<Found>(&bytes).is_err())
 }
 
 /// What is read first, whoever wrote it.

@@ -16,7 +16,8 @@ use super::failed;
 /// Lays directories over `merged`; the topmost one is the first.
 pub(super) fn merge_all(layers: &[PathBuf], merged: &Path) -> Result<(), Failure> {
     for layer in layers.iter().rev() {
-        merge(layer, merged, &mut HashMap::new()).map_err(|error| failed("merge", layer, error))?;
+        // A layer's name may be a link; the looks of its root are not the link's.
+        merge(&layer.join("."), merged, &mut HashMap::new()).map_err(|error| failed("merge", layer, error))?;
     }
     Ok(())
 }

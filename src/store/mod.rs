@@ -24,7 +24,7 @@ use crate::place::{RootsDir, StackerDir, delta, tree};
 use crate::worker::message::Failure;
 
 pub use btrfs::is_btrfs;
-pub use identity::{Identity, Known, kind_for, open as open_identity};
+pub use identity::{Identity, Known, is_damaged, kind_for, open as open_identity};
 pub use merge::like;
 
 /// So many deltas are stacked before a tree is made beneath the next: their names fit into the one page that mount(2)

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::{Attributes, Ids, Network};
 use crate::check::Need;
-use crate::digest::{BlobDigest, Chain, DiffId, TreeDigest};
+use crate::digest::{BlobDigest, Chain, ChainId, DiffId, TreeDigest};
 use crate::listing::Time;
 use crate::store::StoreKind;
 
@@ -103,6 +103,24 @@ pub enum Job {
     Tree {
         /// The whole stack.
         chain: Chain,
+    },
+    /// Compare a delta with its listing; nothing is changed. Descriptors: listing (write). The answer is `Checked`.
+    CheckDelta {
+        /// The stack that it is the top of.
+        stack: ChainId,
+        /// The layer, whose listing it is.
+        diff_id: DiffId,
+        /// Its tar is ours, so that the diff id tells whether the listing or the delta is wrong.
+        ours: bool,
+        /// Contents are read too.
+        deep: bool,
+    },
+    /// Compare the tree of `chain` with the listings; nothing is changed. Descriptors: none. The answer is `Checked`.
+    CheckTree {
+        /// The whole stack.
+        chain: Chain,
+        /// Contents are read too.
+        deep: bool,
     },
     /// Rename directories beneath the roots directory into `trash`, where they stay for now. Descriptors: none.
     SetAside {
@@ -198,6 +216,8 @@ pub enum Answer {
         /// sha256 of the tar before compression.
         diff_id: DiffId,
     },
+    /// How what lies there and what the listing says compare.
+    Checked(Checked),
     /// Done, nothing to tell.
     Done,
     /// What was tried, and how it went.
@@ -242,6 +262,17 @@ pub struct Sealed {
     pub tar_bytes: u64,
     /// What was left out, and why.
     pub warnings: Vec<String>,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    /// The first difference; `None`: they agree.
+    pub difference: Option<String>,
+    /// The delta as it was listed anew, contents and all: after a difference, or when asked for. That listing was
+    /// written to the descriptor. Its diff id is that of our tar of it; of a layer whose tar is not ours, what it was
+    /// said to be.
+    pub relisted: Option<Sealed>,
 }
 
 /// Why a job failed.

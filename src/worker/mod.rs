@@ -4,6 +4,7 @@
 //! the mapped root could not pass the directories above. Files of the main process reach it as open descriptors. It
 //! starts single-threaded, knows no stackerfile, key or database, and is gone after its answer.
 
+mod check;
 mod hashed;
 mod import;
 mod layers;
@@ -54,6 +55,10 @@ pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd, setting: 
         Job::Shell(job) => worker.shell(*job, &mut files),
         Job::Pack { chain, compression } => worker.pack(&chain, compression, &mut files),
         Job::Tree { chain } => worker.store.make_tree(&chain).map(|()| Answer::Done),
+        Job::CheckDelta { stack, diff_id, ours, deep } => {
+            worker.check_delta(&stack, diff_id, ours, deep, &mut files).map(Answer::Checked)
+        }
+        Job::CheckTree { chain, deep } => worker.check_tree(&chain, deep).map(Answer::Checked),
         Job::SetAside { paths } => trash::set_aside(&paths).map(|()| Answer::Done),
         Job::Remove { paths } => trash::remove(&paths).map(|()| Answer::Done),
         Job::Probe { draft } => worker.probe(&draft).map(Answer::Probed),
