@@ -24,10 +24,11 @@ pub struct Platform {
 }
 
 /// Which owners files can have in the tier that builds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ids {
     /// All 65,536.
+    #[default]
     Full,
     /// Everything belongs to root.
     Single,

@@ -9,7 +9,7 @@ use crate::cli::options::Directories;
 use crate::database::Database;
 use crate::decide::{Decider, Settings};
 use crate::digest::Chain;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::execute::{self, Execution, Site};
 use crate::graph::{LayerGraph, LayerIndex};
 use crate::holder::Holder;
@@ -18,10 +18,11 @@ use crate::inputs::{self, Scope};
 use crate::load;
 use crate::pins::{Pin, Pins};
 use crate::progress::{Event, Mode};
+use crate::shell::{AfterFailure, after_failure};
+use crate::tell;
 use crate::worker::message::Compression;
 
 mod report;
-mod tell;
 
 /// What `stacker build` was asked for.
 pub struct Request {
@@ -45,8 +46,12 @@ pub struct Request {
     pub metadata_file: Option<PathBuf>,
     /// `--compression`, `--compression-level`.
     pub compression: Compression,
+    /// `--max-layer-size`, bytes.
+    pub max_layer_size: u64,
     /// `--created`.
     pub created: Option<i64>,
+    /// `--shell-fail`, `--on-run-failure`.
+    pub after_failure: Option<AfterFailure>,
 }
 
 /// Which layers are built.
@@ -60,26 +65,25 @@ pub enum What {
 /// Builds; returns the exit code.
 pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     let begun = Instant::now();
-    let files = match &request.what {
-        What::All(directory) => load::find(directory, &request.load)?,
-        What::File(file, _) => vec![file.clone()],
-    };
+    let files = find(&request.what, &request.load)?;
     let loaded = load::load(&files, &request.load)?;
     let graph = LayerGraph::new(&loaded)?;
-    let wanted = wanted(&graph, &request.what)?;
+    let wanted = wanted(&graph, &named(&graph, &request.what)?);
     let (database, mut warnings) = Database::open(&request.directories.stacker)?;
     holder.expect(database.store(&request.directories.roots)?);
     let scope = scope(request, &graph)?;
     let inputs = inputs::resolve(&graph, &loaded, &wanted, &scope, &database)?;
     inputs::check_hashes(&graph, &loaded, &wanted, &inputs, &database)?;
     warnings.splice(0..0, loaded.warnings.iter().chain(graph.warnings()).cloned());
+    let (ids, fallback) = holder.ids()?;
+    warnings.extend(fallback.map(|fallback| fallback.to_string()));
 
     let teller = tell::Teller::start(request.progress, &warnings, wanted.len());
     let pins = Pins::start(&request.directories.stacker)?;
     let bases: Vec<_> = inputs.images.values().map(|image| image.chain()).collect();
     pins.pin(bases.iter().flat_map(Chain::ids).map(Pin::Base), || database.put_bases(&bases))?;
     let settings =
-        Settings { source_date_epoch: inputs::source_date_epoch(&scope.host)?, keep_going: request.keep_going };
+        Settings { source_date_epoch: inputs::source_date_epoch(&scope.host)?, keep_going: request.keep_going, ids };
     let images = inputs.images.clone();
     let decider = Decider::new(inputs.layers.clone(), wanted.clone(), settings);
     let site = Arc::new(Site::new(&request.directories, holder, pins, inputs, scope, teller.sender()));
@@ -107,18 +111,37 @@ pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     let outcome = report::Outcome { graph: &graph, reports: &reports, written: &written, elapsed: begun.elapsed() };
     teller.end(Event::End(outcome.summary()));
     outcome.write_metadata(request.metadata_file.as_deref())?;
+    if let (Some(then), Some(layer)) = (&request.after_failure, outcome.failed_run())
+        && let Err(error) = after_failure(&site, &graph[layer], &database, then)
+    {
+        match error {
+            Error::Interrupted(_) => return Err(error),
+            // The build has failed for another reason, which counts.
+            error => eprintln!("warning: {error}"),
+        }
+    }
     Ok(outcome.exit_code())
 }
 
-/// The layers that are asked for, and all they need.
-fn wanted(graph: &LayerGraph, what: &What) -> Result<BTreeSet<LayerIndex>> {
+/// The stackerfiles that are read.
+pub fn find(what: &What, options: &load::Options) -> Result<Vec<PathBuf>> {
     match what {
-        What::File(_, names) if !names.is_empty() => {
-            let named = names.iter().map(|name| graph.named(name)).collect::<Result<Vec<_>>>()?;
-            Ok(graph.closure(&named).into_iter().collect())
-        }
+        What::All(directory) => load::find(directory, options),
+        What::File(file, _) => Ok(vec![file.clone()]),
+    }
+}
+
+/// The layers that are asked for.
+fn named(graph: &LayerGraph, what: &What) -> Result<Vec<LayerIndex>> {
+    match what {
+        What::File(_, names) if !names.is_empty() => names.iter().map(|name| graph.named(name)).collect(),
         _ => Ok(graph.iter().map(|(index, _)| index).collect()),
     }
+}
+
+/// Layers and all they need.
+pub fn wanted(graph: &LayerGraph, layers: &[LayerIndex]) -> BTreeSet<LayerIndex> {
+    graph.closure(layers).into_iter().collect()
 }
 
 fn scope(request: &Request, graph: &LayerGraph) -> Result<Scope> {
@@ -126,6 +149,7 @@ fn scope(request: &Request, graph: &LayerGraph) -> Result<Scope> {
         stacker: request.directories.stacker.clone(),
         exclude: request.directories.own(),
         host: inputs::host_variables(),
+        max_layer_size: request.max_layer_size,
         no_cache: request.no_cache,
         rebuild: request.rebuild.iter().map(|name| graph.named(name)).collect::<Result<_>>()?,
     })

@@ -3,6 +3,7 @@
 //! A stage pushes what it finds and goes on, so that one run reports several mistakes. Places are byte ranges of the
 //! text after substitution. Nothing here knows what a stackerfile means.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,18 @@ use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet, normali
 
 use crate::error::Error;
 use crate::load::Place;
+
+/// How many errors, and how many warnings, are shown: rendering each reads the whole text.
+const SHOWN: usize = 100;
+
+/// Labels of one mistake that are shown.
+const LABELS: usize = 20;
+
+/// Characters of a title or a remedy that are shown.
+const LONGEST_TEXT: usize = 1000;
+
+/// Longer names are not compared: what that takes grows with the product of their lengths.
+const LONGEST_NAME: usize = 200;
 
 /// The texts that places refer to, and how they are shown.
 #[derive(Clone, Debug, Default)]
@@ -128,6 +141,12 @@ impl Diagnostics {
         self.list.extend(diagnostics);
     }
 
+    /// Whether looking through so many names for what was meant is worth the time: not for mistakes that are not shown,
+    /// and for few where the names are very many.
+    pub fn may_propose(&self, names: usize) -> bool {
+        self.list.len() < SHOWN && self.list.len() * names < 1 << 19
+    }
+
     /// The build cannot go on.
     pub fn has_errors(&self) -> bool {
         self.list.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
@@ -144,11 +163,15 @@ impl Diagnostics {
         self.rendered(Severity::Warning)
     }
 
-    /// By file and place; what has no place comes first.
+    /// By file and place, the first of very many; what has no place comes first.
     fn rendered(&self, severity: Severity) -> Vec<String> {
         let mut list: Vec<&Diagnostic> = self.list.iter().filter(|d| d.severity == severity).collect();
         list.sort_by_key(|diagnostic| diagnostic.order());
-        list.into_iter().map(|diagnostic| self.render(diagnostic)).collect()
+        let mut texts: Vec<String> = list.iter().take(SHOWN).map(|diagnostic| self.render(diagnostic)).collect();
+        if list.len() > SHOWN {
+            texts.push(format!("{} more are not shown", list.len() - SHOWN));
+        }
+        texts
     }
 
     fn render(&self, diagnostic: &Diagnostic) -> String {
@@ -156,9 +179,9 @@ impl Diagnostics {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let mut group: Group = level.primary_title(&diagnostic.title).elements(self.snippets(diagnostic));
+        let mut group: Group = level.primary_title(shortened(&diagnostic.title)).elements(self.snippets(diagnostic));
         if let Some(help) = &diagnostic.help {
-            group = group.element(Level::HELP.message(normalize_untrusted_str(help)));
+            group = group.element(Level::HELP.message(normalize_untrusted_str(&shortened(help))));
         }
         let renderer = if self.texts.colour { Renderer::styled() } else { Renderer::plain() };
         renderer.render(&[group])
@@ -167,23 +190,32 @@ impl Diagnostics {
     /// One for each file, the file of the first label first.
     fn snippets<'a>(&'a self, diagnostic: &'a Diagnostic) -> Vec<Snippet<'a, annotate_snippets::Annotation<'a>>> {
         let mut paths: Vec<&Arc<Path>> = Vec::new();
-        for (place, _) in &diagnostic.labels {
+        let labels = &diagnostic.labels[..diagnostic.labels.len().min(LABELS)];
+        for (place, _) in labels {
             if !paths.contains(&&place.path) {
                 paths.push(&place.path);
             }
         }
         let snippet = |path: &Arc<Path>| {
             let text = self.texts.texts.get(path).map_or("", |text| text);
-            let annotations = diagnostic.labels.iter().enumerate().filter(|(_, (place, _))| place.path == *path).map(
+            let annotations = labels.iter().enumerate().filter(|(_, (place, _))| place.path == *path).map(
                 |(index, (place, label))| {
                     let kind = if index == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
-                    let label = (!label.is_empty()).then_some(label.as_str());
+                    let label = (!label.is_empty()).then(|| shortened(label));
                     kind.span(first_line(text, &place.span)).label(label)
                 },
             );
             Snippet::source(text).path(self.texts.shown(path)).annotations(annotations)
         };
         paths.into_iter().map(snippet).collect()
+    }
+}
+
+/// The beginning of a text that is too long to be read.
+fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(LONGEST_TEXT) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
     }
 }
 
@@ -197,9 +229,15 @@ fn first_line(text: &str, span: &Range<usize>) -> Range<usize> {
 
 /// The known name that an unknown one was most likely meant to be.
 pub fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if unknown.len() > LONGEST_NAME {
+        return None;
+    }
     let lower = unknown.to_lowercase();
+    // The lengths alone may say that too much is different.
+    let near = |name: &&str| name.len() <= LONGEST_NAME && name.len().abs_diff(unknown.len()) <= LONGEST_NAME / 3;
+    let known = known.into_iter().filter(near);
     let score = |name: &str| strsim::damerau_levenshtein(&lower, &name.to_lowercase());
-    let (distance, name) = known.into_iter().map(|name| (score(name), name)).min_by_key(|(distance, _)| *distance)?;
+    let (distance, name) = known.map(|name| (score(name), name)).min_by_key(|(distance, _)| *distance)?;
     let tolerated = (unknown.chars().count().max(name.chars().count()) / 3).max(1);
     (distance <= tolerated && !name.is_empty()).then_some(name)
 }

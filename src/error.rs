@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::check::Need;
+
 /// The result of nearly every function here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -20,6 +22,9 @@ pub enum Error {
     /// stacker or the machine failed: exit code 3.
     #[error("{0}")]
     Machine(String),
+    /// The machine lacks something that the build needs; with what was seen: exit code 3.
+    #[error("{}", .0.lacking(.1))]
+    Lacking(Need, String),
     /// A system call on a file failed: exit code 3.
     #[error("cannot {doing} {}: {source}", path.display())]
     Io {
@@ -49,7 +54,7 @@ impl Error {
         match self {
             Error::Stackerfile(_) | Error::Build(_) => 1,
             Error::Usage(_) => 2,
-            Error::Machine(_) | Error::Io { .. } | Error::Database { .. } => 3,
+            Error::Machine(_) | Error::Lacking(..) | Error::Io { .. } | Error::Database { .. } => 3,
             Error::Interrupted(signal) => 128 + signal,
         }
     }

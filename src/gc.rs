@@ -62,10 +62,12 @@ impl Gc<'_> {
     fn result(&mut self, database: &Database, row: &CacheRow, before: i64) -> Result<()> {
         let stacker = &self.directories.stacker;
         let closed = Closed::wait(stacker)?;
-        if Live::read(stacker, &closed)?.holds(&Pin::Result(row.key)) {
+        let live = Live::read(stacker, &closed)?;
+        let Some(orphaned) = database.orphaned_by(&row.key, before)? else { return Ok(()) };
+        let base = orphaned.chain.is_some_and(|chain| live.holds(&Pin::Base(chain)));
+        if base || live.holds(&Pin::Result(row.key)) {
             return Ok(());
         }
-        let Some(orphaned) = database.orphaned_by(&row.key, before)? else { return Ok(()) };
         let layers = if row.layers.is_empty() { "-".to_owned() } else { row.layers.join(", ") };
         let days = (now() - row.last_used) / 86_400;
         self.told.push(format!("{} of {layers}, last used {days} days ago ({})", row.kind, row.key.short()));

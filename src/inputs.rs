@@ -38,6 +38,8 @@ pub struct Scope {
     pub stacker: StackerDir,
     /// stacker's own directories: never part of an import.
     pub exclude: Vec<PathBuf>,
+    /// Bytes that one import may have.
+    pub max_layer_size: u64,
     /// The host's variables.
     pub host: BTreeMap<String, String>,
     /// `--no-cache`.
@@ -113,7 +115,7 @@ fn host_trees(
             }
         }
     }
-    let resolver = Resolver::new(scope.exclude.clone());
+    let resolver = Resolver::new(scope.exclude.clone()).at_most(scope.max_layer_size);
     let mut known = Vec::new();
     for (path, place) in paths {
         // The path itself may be missing; the resolver says so.
@@ -246,11 +248,15 @@ fn file_content(path: &Path, tree: &HostTree) -> Result<ContentDigest> {
     }
 }
 
+/// The variables that every script has.
+pub fn default_environment() -> BTreeMap<String, String> {
+    [("PATH", DEFAULT_PATH), ("TERM", "dumb"), ("HOME", "/root")].map(|(k, v)| (k.to_owned(), v.to_owned())).into()
+}
+
 /// Script and keyed environment: defaults, then what passes through, then `build_env`; the last wins.
 fn run_input(node: &Node, script: &str, host: &BTreeMap<String, String>) -> Result<RunInput> {
     let layer = &node.layer;
-    let mut environment: BTreeMap<String, String> =
-        [("PATH", DEFAULT_PATH), ("TERM", "dumb"), ("HOME", "/root")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    let mut environment = default_environment();
     if let Some(epoch) = host.get("SOURCE_DATE_EPOCH") {
         environment.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.clone());
     }
@@ -329,7 +335,11 @@ pub fn host_variables() -> BTreeMap<String, String> {
 /// SOURCE_DATE_EPOCH of the host.
 pub fn source_date_epoch(host: &BTreeMap<String, String>) -> Result<Option<i64>> {
     host.get("SOURCE_DATE_EPOCH")
-        .map(|text| text.parse().map_err(|_| Error::Usage(format!("SOURCE_DATE_EPOCH is not a number: {text:?}"))))
+        .map(|text| match text.parse::<i64>() {
+            Ok(seconds) if (0..1 << 33).contains(&seconds) => Ok(seconds),
+            Ok(_) => Err(Error::Usage(format!("SOURCE_DATE_EPOCH is before 1970 or after 2242: {text}"))),
+            Err(_) => Err(Error::Usage(format!("SOURCE_DATE_EPOCH is not a number: {text:?}"))),
+        })
         .transpose()
 }
 

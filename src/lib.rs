@@ -4,6 +4,7 @@
 
 pub mod action;
 pub mod build;
+pub mod check;
 pub mod claim;
 pub mod clean;
 pub mod cli;
@@ -32,6 +33,8 @@ pub mod record;
 pub mod resolve;
 pub mod schema;
 pub mod seal;
+pub mod setup;
+pub mod shell;
 pub mod store;
 pub mod text;
 pub mod unpack;
@@ -39,6 +42,8 @@ pub mod verify;
 pub mod worker;
 
 mod order;
+mod regular;
 mod sys;
+mod tell;
 
 pub use error::{Error, Result};

@@ -23,7 +23,7 @@ use crate::record::names;
 pub enum Pin {
     /// The result of an action, with all data that it stands for.
     Result(Key),
-    /// A layer of a base image.
+    /// The layer on top of a stack: of a base image, say.
     Base(ChainId),
     /// A staged import.
     Import(String),
@@ -123,6 +123,11 @@ impl Live {
         self.pins.contains(&pin.to_string())
     }
 
+    /// The stacks whose topmost layer is relied on.
+    pub fn bases(&self) -> impl Iterator<Item = ChainId> + '_ {
+        self.pins.iter().filter_map(|pin| pin.strip_prefix("base ")?.parse().ok())
+    }
+
     /// The moment before which nothing was made by a live build.
     pub fn since(&self) -> Option<SystemTime> {
         self.since
@@ -142,7 +147,7 @@ impl std::fmt::Display for Pin {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         match self {
             Pin::Result(key) => write!(f, "result {}", key.hex()),
-            Pin::Base(chain) => write!(f, "base {}", chain.hex()),
+            Pin::Base(chain) => write!(f, "base {chain}"),
             Pin::Import(name) => write!(f, "import {name}"),
         }
     }

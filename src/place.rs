@@ -17,7 +17,7 @@
 //!   deltas/CHAIN12/            a layer's own changes, as overlayfs reads them
 //!   trees/CHAIN12/             a whole root filesystem
 //!   nurseries/CHAIN12/         on btrfs: where runs on that tree write
-//!   drafts/NAME/               upper and work directory of a run, mount points, what its sandbox shows of ours
+//!   drafts/NAME/               upper and work directory of a run, mount points, `job`, what its sandbox shows of ours
 //!   imports/NAME/t             staged imports, read-only
 //!   trash/
 //! ```

@@ -1,4 +1,7 @@
-//! Bytes as one word of readable text: what listings, actions and database rows write for paths and other odd bytes.
+//! Bytes as one word of readable text: what listings, actions and database rows write for paths and other odd bytes. And
+//! text of others as it may be printed.
+
+use std::borrow::Cow;
 
 /// Printable ASCII but `%` stays; every other byte, blanks too, becomes `%XX`. The empty text is `%`.
 pub fn escape(bytes: &[u8]) -> String {
@@ -36,9 +39,81 @@ pub fn unescape(text: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// Text that may come from anybody, for a terminal: colours stay (and end with the line), everything else that a
+/// terminal would act on is shown as `\x1b` instead. Lines and tabs stay. Overrides of the writing direction, which show
+/// a text in another order than it is in, are taken for control characters too.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(acts) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for (number, line) in text.split('\n').enumerate() {
+        if number > 0 {
+            shown.push('\n');
+        }
+        printable_line(line, &mut shown);
+    }
+    Cow::Owned(shown)
+}
+
+fn printable_line(line: &str, shown: &mut String) {
+    use std::fmt::Write;
+    let (mut rest, mut coloured) = (line, false);
+    while let Some(first) = rest.chars().next() {
+        let length = colour(rest).unwrap_or(first.len_utf8());
+        let (piece, tail) = rest.split_at(length);
+        rest = tail;
+        // Writing to a String cannot fail.
+        let _ = match (acts(first), u32::from(first)) {
+            _ if length > first.len_utf8() => {
+                coloured = !matches!(piece, "\x1b[m" | "\x1b[0m");
+                write!(shown, "{piece}")
+            }
+            (false, _) => write!(shown, "{first}"),
+            (true, code @ ..=0xff) => write!(shown, "\\x{code:02x}"),
+            (true, code) => write!(shown, "\\u{{{code:x}}}"),
+        };
+    }
+    if coloured {
+        shown.push_str("\x1b[0m");
+    }
+}
+
+/// The length of a colour or of another look of letters (SGR) at the beginning of a text.
+fn colour(text: &str) -> Option<usize> {
+    let parameters = text.strip_prefix("\x1b[")?;
+    let end = parameters.find(|c: char| !c.is_ascii_digit() && c != ';' && c != ':')?;
+    parameters[end..].starts_with('m').then_some(end + 3)
+}
+
+/// Whether a terminal may do something else with a character than show it.
+fn acts(c: char) -> bool {
+    c.is_control() && c != '\n' && c != '\t' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_gets_nothing_but_text_and_colours() {
+        let table = [
+            ("plain\ttext, é 日本\n", "plain\ttext, é 日本\n"),
+            ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
+            ("\x1b[2J\x1b[10;10H\x1b[1A", "\\x1b[2J\\x1b[10;10H\\x1b[1A"),
+            ("10%\r20%\x08\x00\x7f", "10%\\x0d20%\\x08\\x00\\x7f"),
+            ("\u{9b}2J\u{85}", "\\x9b2J\\x85"),
+            ("\x1b[1;31mred\x1b[0m", "\x1b[1;31mred\x1b[0m"),
+            ("\x1b[31mred\nplain", "\x1b[31mred\x1b[0m\nplain"),
+            ("\x1b[31\x1b[32m", "\\x1b[31\x1b[32m\x1b[0m"),
+            ("\x1b[?25l\x1b[31", "\\x1b[?25l\\x1b[31"),
+            ("\u{202e}gpj.exe", "\\u{202e}gpj.exe"),
+            ("\x1b", "\\x1b"),
+        ];
+        for (text, expected) in table {
+            assert_eq!(printable(text), expected, "{text:?}");
+        }
+    }
 
     #[test]
     fn every_byte_survives() {

@@ -2,9 +2,6 @@
 
 mod support;
 
-use std::path::Path;
-
-use stacker::record::Record;
 use support::identity::Identity;
 use support::inner::containers;
 use support::space::{Run, Space};
@@ -56,30 +53,19 @@ fn images(run: &Run) -> Vec<String> {
     run.metadata().images.iter().map(|image| format!("{} {}", image.tag, image.digest)).collect()
 }
 
-/// The tiers that built what the cache knows.
-fn tiers(space: &Space) -> Vec<String> {
-    let directories = ["fresh", "records"].map(|name| space.stacker_dir().join(name));
-    let files = directories.iter().flat_map(|path| std::fs::read_dir(path).unwrap());
-    let tier = |path: &Path| serde_json::from_slice::<Record>(&std::fs::read(path).unwrap()).unwrap().result.tier;
-    let mut tiers: Vec<String> = files.map(|entry| tier(&entry.unwrap().path())).collect();
-    tiers.sort();
-    tiers.dedup();
-    tiers
-}
-
 #[test]
 fn a_container_builds_the_same_layers() {
     let outside = Space::new();
     prepare(&outside);
     let expected = outside.build(&[]);
-    assert_eq!(tiers(&outside), ["full"]);
+    assert_eq!(outside.tiers(), ["full"]);
     for container in containers() {
         eprintln!("as {container}:");
         let space = Space::of(Identity::Inner(container));
         prepare(&space);
         let first = space.build(&[]);
         first.built(&["base", "owners", "above", "alone", "out"]);
-        assert_eq!(tiers(&space), ["inner"]);
+        assert_eq!(space.tiers(), ["inner"]);
         assert_eq!((first.digests(), images(&first)), (expected.digests(), images(&expected)), "{first}");
         let seen = space.file("out", "seen").unwrap();
         for line in ["/data/noted 12:34:644", "/data/one 65535:65535:644", "/opt/dir/file 1000:65535:750"] {
@@ -91,26 +77,5 @@ fn a_container_builds_the_same_layers() {
         // A store that lies there is built upon.
         space.edit("stacker.yaml", "mknod /pipe p", "mkfifo /other");
         space.build(&[]).built(&["above", "alone"]);
-    }
-}
-
-#[test]
-fn a_container_with_too_few_ids_is_told_so() {
-    let space = Space::new();
-    prepare(&space);
-    let run = space.stacker_under(&["unshare", "--user", "--map-root-user"], &["build"]).ends_with(3);
-    run.says("this container has fewer than 65536 ids").says("start it with a larger range");
-}
-
-#[test]
-fn a_container_that_hides_parts_of_proc_is_told_so() {
-    for container in containers() {
-        let space = Space::of(Identity::Inner(container));
-        prepare(&space);
-        let hide = ["sh", "-c", "mount --bind /dev/null /proc/version && exec \"$@\"", "sh"];
-        let run = space.stacker_under(&hide, &["build"]).ends_with(3);
-        run.says("mount /proc: Operation not permitted").says("podman: --security-opt unmask=ALL");
-        // What needs no sandbox is there.
-        space.build(&[]).built(&["owners", "above", "alone", "out"]);
     }
 }

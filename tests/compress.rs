@@ -168,3 +168,14 @@ fn what_is_cut_off_or_goes_on_with_something_else_is_an_error() {
     }
     assert_eq!(decoded(b"").expect("nothing is plain").0, b"");
 }
+
+/// An xz file of one byte whose header asks for 1 GiB of memory.
+#[test]
+fn a_header_cannot_ask_for_all_memory() {
+    let hex = "fd377a585a000004e6d6b44602002101240000005e1fc7f9010000780000000045aeef83f8ee160a00011901a52c81cc1fb6f37d\
+               010000000004595a";
+    let bytes: Vec<u8> =
+        (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect();
+    let error = decoded(&bytes).expect_err("it is refused");
+    assert!(error.to_string().contains("memory"), "{error}");
+}

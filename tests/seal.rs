@@ -8,9 +8,10 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, mknodat};
+use stacker::action::Ids;
 use stacker::digest::DiffId;
 use stacker::listing::{Kind, Listing, Stack, Time};
-use stacker::seal::{Times, dress_root, seal, seal_unpacked, tar};
+use stacker::seal::{Owners, Times, dress_root, seal, seal_unpacked, tar};
 use stacker::unpack::{Whiteouts, unpack};
 use stacker::worker::message::{Failure, Sealed};
 use support::mapped::root;
@@ -65,7 +66,7 @@ impl Image {
 
     fn upper(&self) -> Upper<'_> {
         let path = tempfile::Builder::new().tempdir_in(self.space.path()).unwrap().keep();
-        dress_root(&path, self.stack().lookup(b"").unwrap().as_ref()).unwrap();
+        dress_root(&path, self.stack().lookup(b"").unwrap().as_ref(), Ids::Full).unwrap();
         let now = jiff::Timestamp::now();
         let made = Time { seconds: now.as_second() - 1, nanos: 0 };
         Upper { image: self, path, made }
@@ -129,7 +130,7 @@ impl Upper<'_> {
     }
 
     fn seal_with(&self, times: Times) -> Result<Layer, Failure> {
-        seal_directory(&self.path, |listing| seal(&self.path, &self.image.stack(), times, listing))
+        seal_directory(&self.path, |listing| seal(&self.path, &self.image.stack(), times, Ids::Full, listing))
     }
 
     fn try_seal(&self) -> Result<Layer, Failure> {
@@ -172,7 +173,8 @@ impl Layer {
         assert_eq!(self.sealed.diff_id, Some(DiffId(sha2::Sha256::digest(&tar).into())));
         let other = tempfile::tempdir().unwrap();
         assert_eq!(unpack(&tar[..], other.path(), Whiteouts::Oci).unwrap(), [""; 0]);
-        let back = seal_directory(other.path(), |listing| seal_unpacked(other.path(), None, listing)).unwrap();
+        let back =
+            seal_directory(other.path(), |listing| seal_unpacked(other.path(), None, Owners::OnDisk, listing)).unwrap();
         assert_eq!(String::from_utf8_lossy(&back.text), String::from_utf8_lossy(&self.text));
         assert_eq!(back.sealed.diff_id, self.sealed.diff_id);
     }

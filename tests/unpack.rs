@@ -5,79 +5,14 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs::{self, symlink_metadata as stat};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use stacker::listing::Stack;
-use stacker::unpack::{Whiteouts, unpack};
-use stacker::worker::message::Failure;
+use stacker::unpack::Whiteouts;
 use support::archive::{Archive, Member, checksum, header};
 use support::mapped::root;
-
-struct Unpacked {
-    space: tempfile::TempDir,
-    warnings: Vec<String>,
-}
-
-impl Unpacked {
-    fn of(tar: &[u8], whiteouts: Whiteouts) -> Result<Unpacked, Failure> {
-        let space = tempfile::tempdir().unwrap();
-        // Beside the root: what must never be reached.
-        fs::write(space.path().join("outside"), "untouched").unwrap();
-        fs::create_dir(space.path().join("root")).unwrap();
-        let result = unpack(tar, &space.path().join("root"), whiteouts);
-        assert_eq!(fs::read(space.path().join("outside")).unwrap(), b"untouched");
-        let beside: Vec<_> = fs::read_dir(space.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(beside.len(), 2, "something was made outside: {beside:?}");
-        Ok(Unpacked { warnings: result?, space })
-    }
-
-    fn path(&self, name: impl AsRef<std::ffi::OsStr>) -> std::path::PathBuf {
-        self.space.path().join("root").join(Path::new(name.as_ref()))
-    }
-
-    fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
-    }
-
-    fn xattr(&self, name: &str, attribute: &str) -> Option<Vec<u8>> {
-        let mut value = vec![0; 256];
-        let length = rustix::fs::lgetxattr(self.path(name), attribute, &mut value[..]).ok()?;
-        Some(value[..length].to_vec())
-    }
-
-    fn is_whiteout(&self, name: &str) -> bool {
-        stat(self.path(name)).is_ok_and(|stat| stat.file_type().is_char_device() && stat.rdev() == 0)
-    }
-
-    fn is_opaque(&self, name: &str) -> bool {
-        self.xattr(name, "user.overlay.opaque").as_deref() == Some(b"y")
-    }
-}
-
-fn base(archive: Archive) -> Unpacked {
-    Unpacked::of(&archive.end(), Whiteouts::Literal).unwrap_or_else(|failure| panic!("{failure:?}"))
-}
-
-fn layer(archive: Archive) -> Unpacked {
-    Unpacked::of(&archive.end(), Whiteouts::Oci).unwrap_or_else(|failure| panic!("{failure:?}"))
-}
-
-/// The failure is the archive's fault and says `why`.
-fn refused(archive: Archive, why: &str) {
-    refused_bytes(&archive.end(), why);
-}
-
-fn refused_bytes(tar: &[u8], why: &str) {
-    match Unpacked::of(tar, Whiteouts::Literal) {
-        Ok(_) => panic!("unpacked, though: {why}"),
-        Err(failure) => {
-            let text = format!("{}: {}", failure.step, failure.message);
-            assert!(failure.users, "blames the machine: {text}");
-            assert!(text.contains(why), "{text:?} does not say {why:?}");
-        }
-    }
-}
+use support::unpacked::{Unpacked, base, layer, refused, refused_bytes};
 
 #[test]
 fn names_never_lead_out() {
@@ -251,10 +186,13 @@ fn whiteouts_become_what_overlayfs_reads() {
     assert!(!aufs.path(".wh.aufs").exists() && !aufs.is_whiteout(".wh.aufs"));
     refused(Archive::new().file("d/.wh.gone", ""), ".wh.");
     for name in [".wh.", ".wh..", ".wh..."] {
-        assert!(Unpacked::of(&Archive::new().file(name, "").end(), Whiteouts::Oci).is_err_and(|e| e.users), "{name}");
+        assert!(
+            Unpacked::of(&Archive::new().file(name, "").end()[..], Whiteouts::Oci).is_err_and(|e| e.users),
+            "{name}"
+        );
     }
     let hidden = Archive::new().file(".wh.gone", "").hard_link("back", "gone").end();
-    assert!(Unpacked::of(&hidden, Whiteouts::Oci).is_err_and(|failure| failure.users));
+    assert!(Unpacked::of(&hidden[..], Whiteouts::Oci).is_err_and(|failure| failure.users));
 }
 
 #[test]
@@ -366,7 +304,7 @@ fn gnu_tar_and_we_agree() {
     for format in [&["--format=gnu"][..], &["--format=posix"], &["--format=posix", "--sparse-version=0.0"]] {
         let mut tar = std::process::Command::new("tar");
         tar.args(["-c", "--sparse", "-C"]).arg(source.path()).args(format).arg(".");
-        let found = Unpacked::of(&tar.output().unwrap().stdout, Whiteouts::Literal).unwrap();
+        let found = Unpacked::of(&tar.output().unwrap().stdout[..], Whiteouts::Literal).unwrap();
         assert!(fs::read(found.path("sparse")).unwrap() == expected, "{format:?}");
         let name = long.strip_prefix(source.path()).unwrap();
         assert_eq!(found.read(name.to_str().unwrap()), "long", "{format:?}");
@@ -445,11 +383,11 @@ fn a_directory_that_a_layer_does_not_mention_looks_as_beneath() {
     let beneath = Member { kind: b'5', name: b"tmp/", mode: 0o1777, gid: 5, mtime: 50, ..Member::default() };
     let bottom = base(Archive::new().member(beneath));
     let mut listing = tempfile::tempfile().unwrap();
-    stacker::seal::seal_unpacked(&bottom.path(""), None, &mut listing).unwrap();
+    stacker::seal::seal_unpacked(&bottom.path(""), None, stacker::seal::Owners::OnDisk, &mut listing).unwrap();
     let stack = Stack::new(vec![stacker::listing::Listing::from_file(listing).unwrap()]);
     let top = tempfile::tempdir().unwrap();
     let tar = Archive::new().file("tmp/f", "x").end();
-    stacker::unpack::unpack_onto(&tar[..], top.path(), Whiteouts::Oci, &stack).unwrap();
+    stacker::unpack::unpack_onto(&tar[..], top.path(), Whiteouts::Oci, &stack, 1 << 20, None).unwrap();
     let stat = stat(top.path().join("tmp")).unwrap();
     assert_eq!((stat.mode() & 0o7777, stat.gid(), stat.mtime()), (0o1777, 5, 50));
     let names: BTreeMap<_, _> = fs::read_dir(top.path()).unwrap().map(|e| (e.unwrap().file_name(), ())).collect();

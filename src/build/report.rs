@@ -29,6 +29,11 @@ impl Outcome<'_> {
         i32::from(self.count(LayerStatus::Failed) > 0)
     }
 
+    /// The first layer whose script failed.
+    pub fn failed_run(&self) -> Option<LayerIndex> {
+        self.reports.iter().find(|(_, report)| report.run_failed).map(|(layer, _)| *layer)
+    }
+
     fn count(&self, status: LayerStatus) -> usize {
         self.reports.values().filter(|report| report.status == status).count()
     }

@@ -1,17 +1,19 @@
 //! Each command: from typed arguments to one call of the library.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::build::{self, What, build};
 use crate::error::{Error, Result};
+use crate::execute::View;
 use crate::holder::Holder;
 use crate::inputs::absolute;
 use crate::load;
 use crate::progress::Mode;
+use crate::shell::{self, AfterFailure, Start, shell};
 
 use super::options::{Directories, compression, cores, substitute, time};
-use super::{Build, Cli, Command, Global};
+use super::{Build, Cli, Command, Global, Reading, Setup, Shell};
 
 /// Runs a command; returns the exit code.
 pub fn run(cli: Cli) -> Result<i32> {
@@ -22,33 +24,55 @@ pub fn run(cli: Cli) -> Result<i32> {
         eprintln!("debug: stacker directory {stacker}, roots directory {roots}, layout {oci}");
     }
     let kind = cli.global.storage_type.map(Into::into);
+    let sandbox = cli.global.sandbox;
     match cli.command {
         Command::Build(arguments) => {
             // Forks, so it comes before any thread.
-            let holder = Holder::start(&directories.stacker, &directories.roots, kind)?;
+            let holder = Holder::start(&directories.stacker, &directories.roots, kind)?.insist(cli.global.sandbox);
             build(&request(*arguments, &cli.global, directories)?, holder)
+        }
+        Command::Shell(arguments) => {
+            let holder = Holder::start(&directories.stacker, &directories.roots, kind)?.insist(cli.global.sandbox);
+            shell(&shell_request(*arguments, directories)?, holder)
         }
         Command::Inspect(arguments) => {
             let text = crate::inspect::inspect(&directories.oci, arguments.tag.as_deref(), arguments.json)?;
             print(&text)
         }
-        Command::Gc(arguments) => print(&super::cache::collect(&directories, kind, &arguments)?),
+        Command::Gc(arguments) => print(&super::cache::collect(&directories, (kind, sandbox), &arguments)?),
         Command::Cache(arguments) => {
-            let (text, code) = super::cache::cache(&directories, kind, arguments)?;
+            let (text, code) = super::cache::cache(&directories, (kind, sandbox), arguments)?;
             print(&text).map(|_| code)
         }
         Command::Clean(arguments) => {
-            let holder = Holder::start(&directories.stacker, &directories.roots, kind)?;
+            let holder = Holder::start(&directories.stacker, &directories.roots, kind)?.insist(cli.global.sandbox);
             crate::clean::clean(&directories, arguments.all, &holder)?;
             Ok(0)
         }
+        Command::Setup(arguments) => setup(&arguments, &cli.global),
+        Command::Check(arguments) => {
+            let report = crate::check::check(&directories, cli.global.sandbox)?;
+            print(&report.show(arguments.json))?;
+            Ok(report.exit_code())
+        }
     }
+}
+
+/// Prepares the machine for a user, whose directories are not the caller's.
+fn setup(arguments: &Setup, global: &Global) -> Result<i32> {
+    if arguments.undo {
+        return crate::setup::undo(arguments.dry_run).map(|()| 0);
+    }
+    let Setup { user, size, dry_run, .. } = arguments;
+    let roots = global.roots_dir.as_deref().map(absolute).transpose()?;
+    crate::setup::setup(&crate::setup::Request { user: user.clone(), roots, size: size.as_u64(), dry_run: *dry_run })
+        .map(|()| 0)
 }
 
 /// Results go to stdout; a reader that has gone (`| head`) is no failure of ours.
 fn print(text: &str) -> Result<i32> {
     use std::io::Write;
-    let mut text = text.trim_end_matches('\n').to_owned();
+    let mut text = crate::text::printable(text.trim_end_matches('\n')).into_owned();
     text.push('\n');
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -58,7 +82,7 @@ fn print(text: &str) -> Result<i32> {
     }
 }
 
-fn request(arguments: Build, global: &Global, directories: Directories) -> Result<build::Request> {
+fn reading(arguments: &Reading, directories: &Directories) -> Result<load::Options> {
     let substitute_file = match &arguments.substitute_file {
         Some(path) => load::read_substitute_file(path)?,
         None => BTreeMap::new(),
@@ -70,7 +94,7 @@ fn request(arguments: Build, global: &Global, directories: Directories) -> Resul
         ),
         None => None,
     };
-    let load = load::Options {
+    Ok(load::Options {
         substitutes: arguments.substitute.iter().map(|text| substitute(text)).collect::<Result<_>>()?,
         substitute_file,
         builtins: directories.builtins(),
@@ -78,10 +102,13 @@ fn request(arguments: Build, global: &Global, directories: Directories) -> Resul
         exclude: directories.own(),
         pattern,
         colour: std::io::IsTerminal::is_terminal(&std::io::stderr()),
-    };
+    })
+}
+
+fn request(arguments: Build, global: &Global, directories: Directories) -> Result<build::Request> {
     Ok(build::Request {
         what: what(&arguments)?,
-        load,
+        load: reading(&arguments.reading, &directories)?,
         no_cache: arguments.no_cache,
         rebuild: arguments.rebuild,
         keep_going: arguments.keep_going,
@@ -89,15 +116,42 @@ fn request(arguments: Build, global: &Global, directories: Directories) -> Resul
         progress: if global.quiet { Some(Mode::None) } else { arguments.progress },
         metadata_file: arguments.metadata_file,
         compression: compression(arguments.compression, arguments.compression_level)?,
+        max_layer_size: arguments.max_layer_size.as_u64(),
         created: arguments.created.as_deref().map(time).transpose()?,
+        after_failure: match arguments.on_run_failure {
+            Some(command) => Some(AfterFailure::Command(command)),
+            None => arguments.shell_fail.then_some(AfterFailure::Shell),
+        },
         directories,
     })
 }
 
+fn shell_request(arguments: Shell, directories: Directories) -> Result<shell::Request> {
+    Ok(shell::Request {
+        what: match &arguments.all {
+            Some(directory) => What::All(absolute(directory)?),
+            None => What::File(file(arguments.file.as_ref())?, Vec::new()),
+        },
+        load: reading(&arguments.reading, &directories)?,
+        layer: arguments.layer,
+        start: match (arguments.before, arguments.failed) {
+            (_, true) => Start::Failed,
+            (true, _) => Start::View(View::Before),
+            _ => Start::View(View::Built),
+        },
+        command: arguments.command,
+        directories,
+    })
+}
+
+/// The stackerfile that is meant.
+fn file(given: Option<&PathBuf>) -> Result<PathBuf> {
+    absolute(given.map_or(Path::new("stacker.yaml"), PathBuf::as_path))
+}
+
 fn what(arguments: &Build) -> Result<What> {
     if !arguments.all {
-        let file = arguments.file.clone().unwrap_or_else(|| PathBuf::from("stacker.yaml"));
-        return Ok(What::File(absolute(&file)?, arguments.layers.clone()));
+        return Ok(What::File(file(arguments.file.as_ref())?, arguments.layers.clone()));
     }
     match arguments.layers.as_slice() {
         [] => Ok(What::All(absolute(".".as_ref())?)),

@@ -9,8 +9,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::holder::Tier;
 use crate::progress::Mode;
 use crate::store::StoreKind;
+use crate::text::printable;
 
 /// Builds container images from stackerfiles, with a content-addressed cache, as an ordinary user.
 #[derive(Parser, Debug)]
@@ -42,6 +44,9 @@ pub struct Global {
     /// Kind of snapshot store (default: btrfs where the roots directory is on it, else overlay)
     #[arg(long, global = true, value_name = "TYPE")]
     pub storage_type: Option<StorageType>,
+    /// Insist on a kind of sandbox (default: the best that there is)
+    #[arg(long, global = true, value_name = "TIER")]
+    pub sandbox: Option<Tier>,
     /// Tell which directories are used, and all that is known of an error
     #[arg(long, global = true)]
     pub debug: bool,
@@ -73,6 +78,8 @@ impl From<StorageType> for StoreKind {
 pub enum Command {
     /// Build layers and write their images to the OCI layout
     Build(Box<Build>),
+    /// Run a command, or an interactive shell, in a throw-away copy of a layer
+    Shell(Box<Shell>),
     /// Show the images of the OCI layout
     Inspect(Inspect),
     /// Look into the cache
@@ -80,8 +87,12 @@ pub enum Command {
     Cache(Cache),
     /// Remove what was not used for long, and what nothing refers to (the same as `cache gc`)
     Gc(Gc),
+    /// Prepare this machine, as root: a btrfs for the store, ids for a user (idempotent)
+    Setup(Setup),
     /// Remove the OCI layout, and the store unless it is the shared one
     Clean(Clean),
+    /// Find out what builds can have on this machine, and what is to be done for the rest
+    Check(Check),
 }
 
 /// `stacker build`.
@@ -96,15 +107,9 @@ pub struct Build {
     /// The stackerfile
     #[arg(long = "stacker-file", short = 'f', value_name = "FILE", conflicts_with = "all")]
     pub file: Option<PathBuf>,
-    /// With --all: which files are stackerfiles, matched against the absolute path (default: /stacker\.yaml$)
-    #[arg(long, value_name = "REGEX", requires = "all")]
-    pub stacker_file_pattern: Option<String>,
-    /// Replace ${{NAME}} in stackerfiles
-    #[arg(long, value_name = "NAME=VALUE", action = clap::ArgAction::Append)]
-    pub substitute: Vec<String>,
-    /// A YAML map of names and values to replace
-    #[arg(long, value_name = "FILE")]
-    pub substitute_file: Option<PathBuf>,
+    /// How stackerfiles are read.
+    #[command(flatten)]
+    pub reading: Reading,
     /// Build everything anew and replace the stored results
     #[arg(long)]
     pub no_cache: bool,
@@ -129,9 +134,58 @@ pub struct Build {
     /// Level of the compression (gzip 1-9, zstd 1-19)
     #[arg(long, value_name = "N")]
     pub compression_level: Option<i32>,
+    /// Largest layer that is unpacked, and largest import: bytes without compression
+    #[arg(long, value_name = "SIZE", default_value = "64GiB")]
+    pub max_layer_size: bytesize::ByteSize,
     /// Creation time of the images: RFC 3339, or seconds since 1970
     #[arg(long, value_name = "TIME")]
     pub created: Option<String>,
+    /// After a run fails, open a shell in what it left
+    #[arg(long)]
+    pub shell_fail: bool,
+    /// After a run fails, run a command of /bin/sh in what it left
+    #[arg(long, value_name = "CMD", conflicts_with = "shell_fail")]
+    pub on_run_failure: Option<String>,
+}
+
+/// How stackerfiles are read.
+#[derive(Args, Debug)]
+pub struct Reading {
+    /// With --all: which files are stackerfiles, matched against the absolute path (default: /stacker\.yaml$)
+    #[arg(long, value_name = "REGEX", requires = "all")]
+    pub stacker_file_pattern: Option<String>,
+    /// Replace ${{NAME}} in stackerfiles
+    #[arg(long, value_name = "NAME=VALUE", action = clap::ArgAction::Append)]
+    pub substitute: Vec<String>,
+    /// A YAML map of names and values to replace
+    #[arg(long, value_name = "FILE")]
+    pub substitute_file: Option<PathBuf>,
+}
+
+/// `stacker shell`.
+#[derive(Args, Debug)]
+pub struct Shell {
+    /// The layer
+    #[arg(value_name = "LAYER")]
+    pub layer: String,
+    /// What its script starts from, with the imports, instead of what it came out as
+    #[arg(long, conflicts_with = "failed")]
+    pub before: bool,
+    /// What its last run left when it failed
+    #[arg(long)]
+    pub failed: bool,
+    /// The stackerfile
+    #[arg(long = "stacker-file", short = 'f', value_name = "FILE", conflicts_with = "all")]
+    pub file: Option<PathBuf>,
+    /// Look for the layer in every stackerfile below a directory
+    #[arg(long, value_name = "DIR")]
+    pub all: Option<PathBuf>,
+    /// How stackerfiles are read.
+    #[command(flatten)]
+    pub reading: Reading,
+    /// What to run, looked for in the PATH of the layer's `run` (default: bash or else sh)
+    #[arg(value_name = "CMD", last = true)]
+    pub command: Vec<String>,
 }
 
 /// Codecs of layer blobs.
@@ -210,12 +264,37 @@ pub struct Gc {
     pub dry_run: bool,
 }
 
+/// `stacker setup`.
+#[derive(Args, Debug)]
+pub struct Setup {
+    /// Who builds (default: root)
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// How large the btrfs becomes; all of it is allocated
+    #[arg(long, value_name = "SIZE", default_value = "20GiB")]
+    pub size: bytesize::ByteSize,
+    /// Only tell what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Take back what was done; the layers in the btrfs are lost
+    #[arg(long, conflicts_with_all = ["user", "size"])]
+    pub undo: bool,
+}
+
 /// `stacker clean`.
 #[derive(Args, Debug)]
 pub struct Clean {
     /// The shared store too
     #[arg(long)]
     pub all: bool,
+}
+
+/// `stacker check`.
+#[derive(Args, Debug)]
+pub struct Check {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Runs the program; returns its exit code. Must be called before any thread exists.
@@ -237,8 +316,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
             }
             match &error {
                 // Rendered with places already.
-                crate::Error::Stackerfile(text) => eprintln!("{text}"),
-                error => eprintln!("error: {error}"),
+                crate::Error::Stackerfile(text) => eprintln!("{}", printable(text)),
+                error => eprintln!("error: {}", printable(&error.to_string())),
             }
             error.exit_code()
         }

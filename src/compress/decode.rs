@@ -8,6 +8,9 @@ use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
 use liblzma::bufread::XzDecoder;
 
+/// `xz -9` needs 65 MiB to be read; a header may ask for 4 GiB.
+const XZ_MEMORY: u64 = 512 << 20;
+
 /// How a stream was compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
@@ -53,7 +56,10 @@ pub fn decoder<R: Read>(mut reader: R) -> io::Result<(Decoder<R>, Codec)> {
         Codec::Plain => Inner::Plain(source),
         Codec::Gzip => Inner::Gzip(MultiGzDecoder::new(source)),
         Codec::Zstd => Inner::Zstd(zstd::stream::read::Decoder::with_buffer(source)?),
-        Codec::Xz => Inner::Xz(XzDecoder::new_multi_decoder(source)),
+        Codec::Xz => {
+            let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)?;
+            Inner::Xz(XzDecoder::new_stream(source, stream))
+        }
         Codec::Bzip2 => Inner::Bzip2(MultiBzDecoder::new(source)),
     };
     Ok((Decoder(inner), codec))

@@ -55,7 +55,7 @@ impl LayerState {
 
     /// One more step is decided.
     pub(super) fn take(&mut self, key: Key, outcome: Outcome, built: bool) {
-        let time = self.newest + LAYER_TIME_STEP;
+        let time = self.newest.saturating_add(LAYER_TIME_STEP);
         self.decided.push(Decided { key, outcome, time, built });
         self.chain.0.extend(outcome.diff_id);
         if outcome.diff_id.is_some() {

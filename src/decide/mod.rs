@@ -43,6 +43,7 @@ pub struct Decider {
     epoch: i64,
     host_epoch: bool,
     keep_going: bool,
+    ids: Ids,
     failed: bool,
     answers: HashMap<Question, Answer>,
     waiting: HashMap<Question, BTreeSet<LayerIndex>>,
@@ -52,6 +53,7 @@ pub struct Decider {
     running: HashMap<Key, (StepId, Vec<LayerIndex>)>,
     outcomes: HashMap<Key, Outcome>,
     evicted: HashSet<Key>,
+    held: Option<LayerIndex>,
 }
 
 /// What the whole build is told.
@@ -61,6 +63,8 @@ pub struct Settings {
     pub source_date_epoch: Option<i64>,
     /// Build everything that does not depend on a failure.
     pub keep_going: bool,
+    /// Which owners files can have here.
+    pub ids: Ids,
 }
 
 /// Where the `stacker://` imports of a step lie (stack, resolved path), by index of the import.
@@ -90,6 +94,7 @@ impl Decider {
             epoch,
             host_epoch: settings.source_date_epoch.is_some(),
             keep_going: settings.keep_going,
+            ids: settings.ids,
             failed: false,
             answers: HashMap::new(),
             waiting: HashMap::new(),
@@ -98,12 +103,23 @@ impl Decider {
             running: HashMap::new(),
             outcomes: HashMap::new(),
             evicted: HashSet::new(),
+            held: None,
             wanted,
         };
         for layer in decider.wanted.clone() {
             decider.advance(layer);
         }
         decider
+    }
+
+    /// The script of this layer is handed out by [`Decider::next_run`] even if its result is known. To be called first.
+    pub fn hold(&mut self, layer: LayerIndex) {
+        self.held = Some(layer);
+    }
+
+    /// The script of a layer and its surroundings, as far as they are known from the start.
+    pub fn run_input(&self, layer: LayerIndex) -> Option<&RunInput> {
+        self.inputs[layer.0].run.as_ref()
     }
 
     /// The next thing to find out; asked once.
@@ -278,7 +294,7 @@ impl Decider {
     /// The action of the next step, when all it is made of is known.
     fn action(&mut self, layer: LayerIndex, step: StepKind) -> Option<(Action, Sources)> {
         let input = self.inputs[layer.0].clone();
-        let time = self.layers[layer.0].newest + LAYER_TIME_STEP;
+        let time = self.layers[layer.0].newest.saturating_add(LAYER_TIME_STEP);
         let mut sources = BTreeMap::new();
         let kind = match step {
             StepKind::Unpack => match &input.base {
@@ -303,7 +319,7 @@ impl Decider {
             StepKind::Run => self.run_kind(layer, &input, time, &mut sources)?,
         };
         let base = self.layers[layer.0].chain.id();
-        Some((Action { platform: input.platform.clone(), ids: Ids::Full, base, time, kind }, sources))
+        Some((Action { platform: input.platform.clone(), ids: self.ids, base, time, kind }, sources))
     }
 
     fn run_kind(&mut self, layer: LayerIndex, input: &LayerInputs, time: i64, sources: &mut Sources) -> Option<Kind> {
@@ -358,16 +374,17 @@ impl Decider {
     /// Looks for a result, a twin, or makes the step ready. True when the step is decided at once.
     fn decide_step(&mut self, id: StepId, kind: StepKind, asked: Asked) -> bool {
         let key = asked.key;
+        let held = kind == StepKind::Run && self.held == Some(id.layer);
         if let Some(&outcome) = self.outcomes.get(&key) {
             self.layers[id.layer.0].take(key, outcome, false);
             return true;
         }
-        if let Some((_, twins)) = self.running.get_mut(&key) {
+        if !held && let Some((_, twins)) = self.running.get_mut(&key) {
             twins.push(id.layer);
             self.layers[id.layer.0].pending = Some(key);
             return false;
         }
-        let why = if self.inputs[id.layer.0].forced {
+        let why = if held || self.inputs[id.layer.0].forced {
             Why::Forced
         } else if self.evicted.contains(&key) {
             Why::Evicted

@@ -28,7 +28,7 @@ fn outcome(byte: u8) -> Outcome {
 
 fn decider(inputs: Vec<LayerInputs>, keep_going: bool) -> Decider {
     let wanted = (0..inputs.len()).map(LayerIndex).collect();
-    Decider::new(inputs, wanted, Settings { source_date_epoch: None, keep_going })
+    Decider::new(inputs, wanted, Settings { source_date_epoch: None, keep_going, ids: Ids::Full })
 }
 
 /// Answers every question: nothing is stored, trees are what `tree` says.

@@ -1,6 +1,8 @@
 //! Carries out what the Decider says: the deciding thread, which owns the database and never blocks, and threads that
 //! answer questions, do steps and compress layers.
 
+mod blame;
+mod look;
 mod lookup;
 mod pack;
 mod questions;
@@ -24,10 +26,11 @@ use crate::graph::{LayerGraph, LayerIndex, NodeSource};
 use crate::progress::{Event, LayerStatus};
 use crate::worker::message::Compression;
 
+pub use look::{Looked, View};
 pub use pack::codec;
-use site::Lost;
-pub use site::{BlobPlace, Learned, Site, layer_info};
+pub use site::{BlobPlace, Learned, Lost, Site, layer_info};
 use step::StepEnd;
+pub use step::failed_draft;
 
 /// What comes back to the deciding thread.
 enum Message {
@@ -67,6 +70,8 @@ pub struct LayerReport {
     pub time: Option<i64>,
     /// Its own actions' layers.
     pub own: Vec<DiffId>,
+    /// Its script ran and failed.
+    pub run_failed: bool,
 }
 
 /// The deciding thread's state.
@@ -97,6 +102,8 @@ pub struct Execution<'a> {
     /// Layers whose end was not told yet.
     untold: BTreeSet<LayerIndex>,
     retries: HashMap<LayerIndex, usize>,
+    /// Layers whose script failed.
+    failed_runs: BTreeSet<LayerIndex>,
     failure: Option<Error>,
 }
 
@@ -135,6 +142,7 @@ impl<'a> Execution<'a> {
             untold: wanted.clone(),
             wanted,
             retries: HashMap::new(),
+            failed_runs: BTreeSet::new(),
             failure: None,
         }
     }
@@ -308,6 +316,9 @@ impl<'a> Execution<'a> {
             StepEnd::Failed(message) => {
                 let layer = self.name(run.id.layer);
                 self.site.tell(Event::Failed { layer, message });
+                if run.kind == StepKind::Run {
+                    self.failed_runs.insert(run.id.layer);
+                }
                 self.decider.failed(run.id, run.key);
             }
             StepEnd::Evicted(chain) => self.evicted(chain, |decider| decider.postponed(run.id, run.key))?,
@@ -358,21 +369,8 @@ impl<'a> Execution<'a> {
         Ok(())
     }
 
-    /// The blobs of a chain's own layers that the store holds.
     fn blobs(&self, chain: &Chain) -> Result<HashMap<DiffId, BlobPlace>> {
-        let mut blobs = HashMap::new();
-        for (diff_id, id) in chain.0.iter().copied().zip(chain.ids()) {
-            if self.site.roots.delta(&id).exists() && self.site.stacker.listing(&diff_id).exists() {
-                continue;
-            }
-            for digest in self.database.blobs(&diff_id)? {
-                let path = self.site.stacker.blob(&digest);
-                if path.exists() {
-                    blobs.insert(diff_id, BlobPlace { path, digest });
-                }
-            }
-        }
-        Ok(blobs)
+        self.site.own_blobs(self.database, chain)
     }
 
     /// Layers that came to their end since the last look: told, and their blobs made.

@@ -29,6 +29,7 @@ impl Execution<'_> {
                     .map(|decided| decided.time)
                     .next_back(),
                 own: decided.iter().filter_map(|decided| decided.outcome.diff_id).collect(),
+                run_failed: self.failed_runs.contains(&layer),
             };
             reports.insert(layer, report);
         }

@@ -12,8 +12,9 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 
 use crate::action::Attributes;
+use crate::check::Need;
 use crate::cli::options::Directories;
-use crate::database::LayerInfo;
+use crate::database::{Database, LayerInfo};
 use crate::digest::{BlobDigest, Chain, ChainId, DiffId, Key, TreeDigest};
 use crate::error::{At, Error, Result};
 use crate::holder::{Holder, Ready};
@@ -39,6 +40,8 @@ pub struct Site {
     pub base_blobs: HashMap<DiffId, BlobPlace>,
     /// Host import trees, by path.
     pub trees: HashMap<PathBuf, Arc<HostTree>>,
+    /// Bytes that one layer may have without compression.
+    pub max_layer_size: u64,
     /// stacker's own directories.
     pub exclude: Vec<PathBuf>,
     /// Variables that reach runs outside their keys.
@@ -100,6 +103,7 @@ impl Site {
             pins,
             base_blobs: base_layers.map(|layer| (layer.diff_id, place(layer))).collect(),
             trees: inputs.trees,
+            max_layer_size: scope.max_layer_size,
             exclude: scope.exclude,
             unkeyed: scope.host.into_iter().filter(|(name, _)| is_proxy(name)).collect(),
             events,
@@ -110,7 +114,11 @@ impl Site {
 
     /// Maps the user namespace and opens the store, once.
     pub fn ready(&self) -> Result<Ready> {
-        self.holder.prepare()
+        let ready = self.holder.prepare()?;
+        if let Some(fallback) = self.holder.take_fallback() {
+            self.tell(Event::Warning(fallback.to_string()));
+        }
+        Ok(ready)
     }
 
     /// Runs one job and waits for it; a failure of the job is an error.
@@ -120,7 +128,7 @@ impl Site {
             Answer::Failed(failure) if failure.users => {
                 Err(Error::Build(format!("{}: {}", failure.step, failure.message)))
             }
-            Answer::Failed(failure) => Err(Error::Machine(format!("{}: {}", failure.step, failure.message))),
+            Answer::Failed(failure) => Err(Error::Machine(Need::explain(&failure))),
             answer => Ok(answer),
         }
     }
@@ -137,6 +145,23 @@ impl Site {
         let lock = self.making.lock().unwrap_or_else(|broken| broken.into_inner()).entry(name).or_default().clone();
         let _turn = lock.lock().unwrap_or_else(|broken| broken.into_inner());
         make()
+    }
+
+    /// The blobs of a chain's own layers that the store holds, where a layer's data is not there.
+    pub fn own_blobs(&self, database: &Database, chain: &Chain) -> Result<HashMap<DiffId, BlobPlace>> {
+        let mut blobs = HashMap::new();
+        for (diff_id, id) in chain.0.iter().copied().zip(chain.ids()) {
+            if self.roots.delta(&id).exists() && self.stacker.listing(&diff_id).exists() {
+                continue;
+            }
+            for digest in database.blobs(&diff_id)? {
+                let path = self.stacker.blob(&digest);
+                if path.exists() {
+                    blobs.insert(diff_id, BlobPlace { path, digest });
+                }
+            }
+        }
+        Ok(blobs)
     }
 
     /// Every layer of the chain is there as data that a run, or a copy, can be mounted on. `blobs` are those of our own layers.
@@ -175,8 +200,8 @@ impl Site {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Lost::Evicted(id)),
                 Err(error) => return Err(Lost::Error(Err::<(), _>(error).at("open", &blob.path).unwrap_err())),
             };
-            let job =
-                Job::UnpackLayer { parent: Chain(beneath.to_vec()), diff_id, blob: blob.digest, draft: self.unique() };
+            let (parent, draft) = (Chain(beneath.to_vec()), self.unique());
+            let job = Job::UnpackLayer { parent, diff_id, blob: blob.digest, draft, max_size: self.max_layer_size };
             let sealed = self.sealed(|listing| self.job(job, vec![file.into(), listing]))?;
             for warning in &sealed.warnings {
                 self.tell(Event::Warning(format!("layer {diff_id}: {warning}")));

@@ -7,13 +7,16 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use crate::action::Kind;
+use crate::check::Need;
 use crate::decide::{Run, SourceKind, StepKind};
 use crate::digest::{ChainId, DiffId, Key, TreeDigest};
 use crate::error::{At, Error, Result};
 use crate::graph::{Node, NodeBase, NodeSource};
+use crate::holder::Tier;
 use crate::progress::Event;
 use crate::worker::message::{Answer, Job, RunJob, Sealed};
 
+use super::blame::Resources;
 use super::site::{BlobPlace, Learned, Lost, Site};
 
 /// How a step ended.
@@ -76,7 +79,7 @@ fn unpack(site: &Site, node: &Node) -> Result<StepEnd, Lost> {
         return Err(Error::Machine(format!("layer {} has no tar base to unpack", node.layer.name)).into());
     };
     let tar = File::open(path).at("open", path)?;
-    let job = Job::UnpackTar { draft: site.unique() };
+    let job = Job::UnpackTar { draft: site.unique(), max_size: site.max_layer_size };
     let sealed = sealed(site, node, |listing| site.job(job, vec![tar.into(), listing]));
     sealed.map_err(|error| match error {
         Error::Build(message) => Error::Build(format!("{}: {message}", path.display())).into(),
@@ -124,15 +127,38 @@ fn warn(site: &Site, node: &Node, sealed: &Sealed) {
 }
 
 fn source_changed(site: &Site, path: &Path, import: usize) -> Result<StepEnd> {
-    let tree = crate::resolve::Resolver::new(site.exclude.clone()).tree(path, None)?.tree;
+    let tree = crate::resolve::Resolver::new(site.exclude.clone()).at_most(site.max_layer_size).tree(path, None)?.tree;
     tree.keep_listing(&site.stacker)?;
     Ok(StepEnd::SourceChanged { import, tree: tree.digest, kind: crate::inputs::tree_kind(&tree) })
 }
 
 fn script(site: &Site, node: &Node, run: &Run, blobs: &HashMap<DiffId, BlobPlace>) -> Result<StepEnd, Lost> {
+    let job = match run_job(site, node, run, blobs)? {
+        Ok(job) => job,
+        Err(changed) => return Ok(changed),
+    };
+    wait_for(site, node, run.action.time);
+    site.remove(vec![format!("drafts/{}", run.key.short()), format!("drafts/{}", failed_draft(node))])?;
+    match in_sandbox(site, node, run, job)? {
+        StepEnd::Failed(message) => Ok(StepEnd::Failed(message + keep_draft(site, node, run)?.as_str())),
+        end => Ok(end),
+    }
+}
+
+/// What a script is run with, its imports staged; or that one of them is not what the key assumed.
+pub(super) fn run_job(
+    site: &Site,
+    node: &Node,
+    run: &Run,
+    blobs: &HashMap<DiffId, BlobPlace>,
+) -> Result<Result<RunJob, StepEnd>, Lost> {
     let Kind::Run { script, environment, mounts, network } = &run.action.kind else {
         return Err(Error::Machine("not a run".to_owned()).into());
     };
+    if site.ready()?.tier == Tier::None {
+        let why = format!("layer {} has a `run`, and the sandbox is of the kind none", node.layer.name);
+        return Err(Error::Lacking(Need::UserNamespace, why).into());
+    }
     let mut staged = Vec::new();
     let mounted = node.imports.iter().enumerate().filter(|(_, import)| import.import.dest.is_none());
     for ((index, import), mount) in mounted.zip(mounts) {
@@ -140,7 +166,7 @@ fn script(site: &Site, node: &Node, run: &Run, blobs: &HashMap<DiffId, BlobPlace
             NodeSource::Host { path, .. } => {
                 match site.have_host_import(path, mount.tree, mount.attributes, run.action.time)? {
                     Some(name) => name,
-                    None => return Ok(source_changed(site, path, index)?),
+                    None => return Ok(Err(source_changed(site, path, index)?)),
                 }
             }
             NodeSource::Layer { .. } => {
@@ -149,10 +175,9 @@ fn script(site: &Site, node: &Node, run: &Run, blobs: &HashMap<DiffId, BlobPlace
         };
         staged.push((mount.place.clone(), name));
     }
-    wait_for(site, node, run.action.time);
     let mut variables = site.unkeyed.clone();
     variables.extend(environment.clone());
-    let job = RunJob {
+    Ok(Ok(RunJob {
         layer: node.layer.name.clone(),
         parent: run.parent.clone(),
         script: script.clone(),
@@ -162,29 +187,26 @@ fn script(site: &Site, node: &Node, run: &Run, blobs: &HashMap<DiffId, BlobPlace
         newest: run.newest,
         time: run.action.time,
         draft: run.key.short(),
-    };
-    site.remove(vec![format!("drafts/{}", run.key.short()), format!("drafts/{}", failed_draft(node))])?;
-    let end = in_sandbox(site, node, run, job)?;
-    if let StepEnd::Failed(_) = end {
-        keep_draft(site, node, run)?;
-    }
-    Ok(end)
+    }))
 }
 
 /// What a failed script leaves is kept under this name beneath `drafts`, until the layer is built the next time.
-fn failed_draft(node: &Node) -> String {
+pub fn failed_draft(node: &Node) -> String {
     let layer = &node.layer;
     let place = format!("{} {}", layer.place.path.display(), layer.name);
     format!("f{}", &Key::of(place.as_bytes()).short()[..11])
 }
 
-fn keep_draft(site: &Site, node: &Node, run: &Run) -> Result<()> {
+/// Returns what to tell about it.
+fn keep_draft(site: &Site, node: &Node, run: &Run) -> Result<String> {
     let draft = site.roots.0.join("drafts").join(run.key.short());
     match std::fs::rename(&draft, site.roots.0.join("drafts").join(failed_draft(node))) {
         // It failed before there was a draft.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other.at("rename", draft),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(String::new()),
+        other => other.at("rename", draft)?,
     }
+    let (name, file) = (&node.layer.name, crate::shell::file_option(&node.layer.place.path));
+    Ok(format!("\n  look into it: stacker shell {name} --failed{file} (or build with --shell-fail)"))
 }
 
 /// A step starts when the clock has passed its layer time, else tools refuse sources "from the future".
@@ -212,6 +234,7 @@ fn in_sandbox(site: &Site, node: &Node, run: &Run, job: RunJob) -> Result<StepEn
         let owner = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
         rustix::fs::fchown(&input, Some(owner.0), Some(owner.1)).at("chown the pipe for", &path)?;
     }
+    let resources = Resources::now();
     let pending = site.holder.submit(Job::Run(Box::new(job)), vec![input, listing_copy.into()])?;
     let last = follow(site, node, File::from(output), &mut log).at("write", &path)?;
     match pending.wait()? {
@@ -220,19 +243,15 @@ fn in_sandbox(site: &Site, node: &Node, run: &Run, job: RunJob) -> Result<StepEn
             warn(site, node, &sealed);
             Ok(StepEnd::Sealed(sealed))
         }
-        Answer::RunFailed { code } => Ok(StepEnd::Failed(format!("{}{}", ended(code), tail(&last, &path)))),
+        Answer::RunFailed { code } => {
+            let why = resources.why(code, &last, &site.roots.0);
+            Ok(StepEnd::Failed(format!("{why}{}", tail(&last, &path))))
+        }
         Answer::Failed(failure) if failure.users => {
             Ok(StepEnd::Failed(format!("{}: {}{}", failure.step, failure.message, tail(&last, &path))))
         }
-        Answer::Failed(failure) => Err(Error::Machine(format!("{}: {}", failure.step, failure.message))),
+        Answer::Failed(failure) => Err(Error::Machine(Need::explain(&failure))),
         other => Err(Error::Machine(format!("a worker answered out of turn: {other:?}"))),
-    }
-}
-
-fn ended(code: i32) -> String {
-    match code {
-        code if code > 128 => format!("the script was ended by signal {}", code - 128),
-        code => format!("the script failed with exit code {code}"),
     }
 }
 

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::database::Database;
-use crate::digest::ChainId;
 use crate::error::{At, Result};
 use crate::pins::{Closed, Live, Pin};
 use crate::place::layer_listing;
@@ -38,7 +37,7 @@ impl Gc<'_> {
             database.forget_bases(before, |base| live.holds(&Pin::Base(*base)))?;
         }
         let (chains, layers) = database.referenced()?;
-        let shorts: HashSet<String> = chains.iter().map(ChainId::short).collect();
+        let shorts: HashSet<String> = chains.into_iter().chain(live.bases()).map(|chain| chain.short()).collect();
         // Directories of the workers.
         let mut gone = Vec::new();
         for directory in ["deltas", "trees"] {

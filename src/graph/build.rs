@@ -97,7 +97,10 @@ fn edges(
                 Need::Import => format!("import from unknown layer `{name}`"),
             };
             let diagnostic = Diagnostic::error(title).at(place.clone(), "");
-            diagnostics.push(diagnostic.did_you_mean(name, names.keys().copied().collect::<BTreeSet<_>>()));
+            diagnostics.push(match diagnostics.may_propose(names.len()) {
+                false => diagnostic,
+                true => diagnostic.did_you_mean(name, names.keys().copied().collect::<BTreeSet<_>>()),
+            });
             continue;
         };
         let file = &*layers[found].place.path;

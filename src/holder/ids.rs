@@ -1,12 +1,16 @@
 //! Which ids of the host stand for the ids 0..=65,535 of a sandbox, and writing that down for a process.
 //!
 //! Root takes a range that nobody else has (a run is never host root); a user takes itself as root and its subordinate
-//! ids for the rest; inside a container that has 65,536 ids but no second range, they stand for themselves.
+//! ids for the rest; inside a container that has 65,536 ids but no second range, they stand for themselves. Who has fewer
+//! is root alone.
 
 use std::ffi::CString;
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
+use crate::action::Ids;
+use crate::check::Need;
 use crate::error::{At, Error, Result};
 
 /// How many ids an image may use.
@@ -19,12 +23,18 @@ const ROOTS_RANGE: u32 = 2_000_000_000;
 pub type Extent = (u32, u32, u32);
 
 /// How capable the sandbox is here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Tier {
-    /// Ids of its own.
+    /// Ids and processes of its own
     Full,
-    /// The ids of the container that stacker runs in.
+    /// The ids of the container that stacker runs in
     Inner,
+    /// The processes outside can be seen in /proc
+    SharedProc,
+    /// One id: every file belongs to root
+    SingleId,
+    /// No sandbox: only what needs no `run`
+    None,
 }
 
 impl std::fmt::Display for Tier {
@@ -32,6 +42,9 @@ impl std::fmt::Display for Tier {
         f.write_str(match self {
             Tier::Full => "full",
             Tier::Inner => "inner",
+            Tier::SharedProc => "shared-proc",
+            Tier::SingleId => "single-id",
+            Tier::None => "none",
         })
     }
 }
@@ -43,18 +56,40 @@ pub struct IdMap {
     pub uids: Vec<Extent>,
     /// Group ids.
     pub gids: Vec<Extent>,
-    /// What it makes possible.
-    pub tier: Tier,
+    /// Which owners files can have with it.
+    pub ids: Ids,
+    /// The ids stand for themselves.
+    pub inner: bool,
     /// The caller may write maps itself.
     own_hand: bool,
 }
 
 impl IdMap {
-    /// The map for whoever calls.
+    /// The map for whoever calls, of as many ids as there are for it. Forks nothing and asks little: builds that find
+    /// everything in the cache need to know too.
     pub fn choose() -> Result<IdMap> {
         match rustix::process::geteuid().as_raw() {
             0 => for_root(),
             uid => for_user(uid),
+        }
+    }
+
+    /// The caller alone, as root.
+    pub fn single() -> IdMap {
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let (uids, gids) = (vec![(0, uid, 1)], vec![(0, gid, 1)]);
+        IdMap { uids, gids, ids: Ids::Single, inner: false, own_hand: true }
+    }
+
+    /// No namespace: root of a container gives files to whom it wants, everybody else has only itself.
+    pub fn without_namespace() -> IdMap {
+        let has_all = |name| current(name).is_ok_and(|map| count(&identity(&map)) == IDS);
+        match rustix::process::geteuid().is_root() && has_all("uid_map") && has_all("gid_map") {
+            true => {
+                let all = vec![(0, 0, IDS)];
+                IdMap { uids: all.clone(), gids: all, ids: Ids::Full, inner: true, own_hand: true }
+            }
+            false => IdMap::single(),
         }
     }
 
@@ -66,24 +101,48 @@ impl IdMap {
     /// Gives a process that has just entered a user namespace its ids.
     pub fn write(&self, pid: u32) -> Result<()> {
         if self.own_hand {
+            if self.ids == Ids::Single {
+                // The kernel's condition for a map of one id that its owner writes.
+                let path = format!("/proc/{pid}/setgroups");
+                fs::write(&path, "deny").at("write", &path)?;
+            }
             for (name, extents) in [("uid_map", &self.uids), ("gid_map", &self.gids)] {
                 let path = format!("/proc/{pid}/{name}");
                 let text: String = extents.iter().map(|(a, b, n)| format!("{a} {b} {n}\n")).collect();
-                fs::write(&path, text).at("write", &path)?;
+                fs::write(&path, text).map_err(|error| Error::Lacking(Need::Ids, self.refused(&path, &error)))?;
             }
             return Ok(());
         }
         for (program, extents) in [("newuidmap", &self.uids), ("newgidmap", &self.gids)] {
             let numbers = extents.iter().flat_map(|(a, b, n)| [*a, *b, *n]).map(|number| number.to_string());
-            let output = Command::new(program).arg(pid.to_string()).args(numbers).output().map_err(|error| {
-                Error::Machine(format!("cannot run {program}: {error}; install the package uidmap"))
-            })?;
+            let output = Command::new(program)
+                .arg(pid.to_string())
+                .args(numbers)
+                .output()
+                .map_err(|error| Error::Lacking(Need::Newuidmap, format!("cannot run {program}: {error}")))?;
             if !output.status.success() {
                 let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                return Err(Error::Machine(format!("{program} failed ({said}); see /etc/subuid and /etc/subgid")));
+                return Err(Error::Lacking(
+                    Need::Newuidmap,
+                    format!(
+                        "{program} failed ({said}); has it its capability, and are the ids in /etc/subuid and /etc/subgid?"
+                    ),
+                ));
             }
         }
         Ok(())
+    }
+}
+
+impl IdMap {
+    fn refused(&self, path: &str, error: &std::io::Error) -> String {
+        let capabilities = if self.inner { "SETUID, SETGID and SETFCAP" } else { "SETUID and SETGID" };
+        match self.ids {
+            Ids::Full => {
+                format!("cannot write {path}: {error}; has this container's root the capabilities {capabilities}?")
+            }
+            Ids::Single => format!("cannot write {path}: {error}"),
+        }
     }
 }
 
@@ -113,18 +172,15 @@ fn for_root() -> Result<IdMap> {
         }
     };
     let (uid, gid) = (start("/etc/subuid", &uids)?, start("/etc/subgid", &gids)?);
+    let map = |uids, gids, inner| IdMap { uids, gids, ids: Ids::Full, inner, own_hand: true };
     if let (Some(uid), Some(gid)) = (uid, gid) {
-        let tier = Tier::Full;
-        return Ok(IdMap { uids: vec![(0, uid, IDS)], gids: vec![(0, gid, IDS)], tier, own_hand: true });
+        return Ok(map(vec![(0, uid, IDS)], vec![(0, gid, IDS)], false));
     }
     let (uids, gids) = (identity(&uids), identity(&gids));
-    let enough = |map: &[Extent]| map.iter().map(|(.., count)| count).sum::<u32>() == IDS;
-    if !enough(&uids) || !enough(&gids) {
-        return Err(Error::Machine(format!(
-            "this container has fewer than {IDS} ids, which a build needs: start it with a larger range"
-        )));
+    match count(&uids).min(count(&gids)) {
+        IDS => Ok(map(uids, gids, true)),
+        few => Err(Error::Lacking(Need::Ids, format!("this container has {few} of {IDS} ids"))),
     }
-    Ok(IdMap { uids, gids, tier: Tier::Inner, own_hand: true })
 }
 
 fn for_user(uid: u32) -> Result<IdMap> {
@@ -136,23 +192,30 @@ fn for_user(uid: u32) -> Result<IdMap> {
         let own = lines.iter().find(|(owner, _, count)| is_own(owner) && *count >= IDS);
         own.map(|(_, start, _)| *start).ok_or_else(|| {
             let who = name.clone().unwrap_or_else(|| uid.to_string());
-            Error::Machine(format!(
-                "{who} has no {IDS} subordinate ids in {file}, which a build needs: let root run `usermod \
-                 --add-subuids 100000-165535 --add-subgids 100000-165535 {who}` (with ids that no other line has)"
-            ))
+            Error::Lacking(Need::Ids, format!("{who} has no {IDS} subordinate ids in {file}"))
         })
     };
     let (uids, gids) = (range("/etc/subuid")?, range("/etc/subgid")?);
+    if let Some(program) = ["newuidmap", "newgidmap"].into_iter().find(|program| find_program(program).is_none()) {
+        return Err(Error::Lacking(Need::Newuidmap, format!("there is no {program} in PATH")));
+    }
     Ok(IdMap {
         uids: vec![(0, uid, 1), (1, uids, IDS - 1)],
         gids: vec![(0, gid, 1), (1, gids, IDS - 1)],
-        tier: Tier::Full,
+        ids: Ids::Full,
+        inner: false,
         own_hand: false,
     })
 }
 
+/// Where a program lies in PATH.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|directory| directory.join(name)).find(|program| program.is_file())
+}
+
 /// The lines of `/etc/subuid` or `/etc/subgid`: owner, first id, how many. A file that is not there has none.
-fn subordinate(file: &str) -> Result<Vec<(String, u32, u32)>> {
+pub fn subordinate(file: &str) -> Result<Vec<(String, u32, u32)>> {
     let text = match fs::read_to_string(file) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         other => other.at("read", file)?,
@@ -182,6 +245,10 @@ fn identity(map: &[Extent]) -> Vec<Extent> {
     let mut extents: Vec<Extent> = map.iter().map(clip).filter(|(.., count)| *count > 0).collect();
     extents.sort_unstable();
     extents
+}
+
+fn count(map: &[Extent]) -> u32 {
+    map.iter().map(|(.., count)| count).sum()
 }
 
 /// Whether all of the 65,536 ids from `start` on exist, in one extent.

@@ -12,7 +12,8 @@
 
 mod ids;
 mod serve;
-mod wire;
+mod tier;
+pub mod wire;
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
@@ -26,13 +27,17 @@ use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, memfd_create, openat};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use crate::action::Ids;
+use crate::check::Need;
 use crate::error::{At, Error, Result};
 use crate::place::{RootsDir, StackerDir};
 use crate::store::{self, Known, StoreKind};
 use crate::sys::{Fork, fork};
-use crate::worker::message::{Answer, Job};
+use crate::worker::message::{Answer, Job, Setting};
 use ids::IdMap;
-pub use ids::Tier;
+pub use ids::{IDS, Tier, find_program, subordinate};
+use tier::Choice;
+pub use tier::Fallback;
 
 /// The main process's side of it.
 pub struct Holder {
@@ -42,8 +47,11 @@ pub struct Holder {
     stacker: StackerDir,
     /// What is known of the store before it is opened.
     known: Known,
+    wanted: Option<Tier>,
     /// What came of preparing, which is tried once.
     ready: Mutex<Option<std::result::Result<Ready, String>>>,
+    /// What is to be told of the sandbox, once.
+    fallback: Mutex<Option<Fallback>>,
 }
 
 /// What is known once the user namespace is there.
@@ -82,7 +90,9 @@ impl Holder {
                 roots: roots.clone(),
                 stacker: stacker.clone(),
                 known: Known { asked: kind, ..Known::default() },
-                ready: Mutex::new(None),
+                wanted: None,
+                ready: Mutex::default(),
+                fallback: Mutex::default(),
             }),
         }
     }
@@ -90,6 +100,24 @@ impl Holder {
     /// What an earlier build found at the roots directory: (id, kind).
     pub fn expect(&mut self, before: Option<(String, StoreKind)>) {
         self.known.before = before;
+    }
+
+    /// With `--sandbox`.
+    pub fn insist(mut self, wanted: Option<Tier>) -> Holder {
+        self.wanted = wanted;
+        self
+    }
+
+    /// Which owners files can have. Known at once and without a process; where that is fewer than there could be, the
+    /// second value says so.
+    pub fn ids(&self) -> Result<(Ids, Option<Fallback>)> {
+        let choice = Choice::new(self.wanted)?;
+        Ok((choice.ids(), choice.fallback))
+    }
+
+    /// What is to be told of the sandboxes that [`Holder::prepare`] came to; only once.
+    pub fn take_fallback(&self) -> Option<Fallback> {
+        self.fallback.lock().unwrap_or_else(|broken| broken.into_inner()).take()
     }
 
     /// Maps the user namespace and opens the store, the first time it is called.
@@ -104,17 +132,53 @@ impl Holder {
     }
 
     fn make_ready(&self) -> Result<Ready> {
-        let map = IdMap::choose()?;
-        self.ask(wire::UNSHARE, b"", &[])?;
-        map.write(self.pid.as_raw() as u32)?;
+        let choice = Choice::new(self.wanted)?;
+        let (choice, bare) = self.enter_namespace(choice)?;
+        let map = &choice.map;
         // Before any owner is changed: a store of another map is left as it is.
         let identity = store::open_identity(&self.roots, &map.uids, &map.gids, &self.known)?;
         make_roots(&self.roots, map.root())?;
         let listings = self.stacker.0.join("listings");
         let directories = [open_directory(&self.roots.0)?, open_directory(&listings)?];
-        let kind = serde_json::to_vec(&identity.backend).expect("a word is always JSON");
-        self.ask(wire::ENTER, &kind, &directories)?;
-        Ok(Ready { root: map.root(), tier: map.tier, store: identity.backend, id: identity.id })
+        let insists = matches!(self.wanted, Some(Tier::SharedProc));
+        let store = identity.backend;
+        let setting = Setting { ids: choice.ids(), bare, shared_proc: insists, store };
+        let text = serde_json::to_string(&setting).map_err(std::io::Error::from).at("encode", "a setting")?;
+        let refused = self.ask(wire::ENTER, text.as_bytes(), &directories)?;
+        if !refused.is_empty() {
+            if matches!(self.wanted, Some(Tier::Full | Tier::Inner)) {
+                return Err(Error::Lacking(Need::Proc, refused));
+            }
+            self.tell(Fallback { tier: Tier::SharedProc, need: Need::Proc, why: refused.clone() });
+        }
+        let tier = if bare { Tier::None } else { choice.tier(insists || !refused.is_empty()) };
+        Ok(Ready { root: map.root(), tier, store, id: identity.id })
+    }
+
+    /// Puts the holder into a user namespace with the chosen ids. Where the kernel has none for it, and nobody insists,
+    /// what can be done without is left: the second value is true then.
+    fn enter_namespace(&self, choice: Choice) -> Result<(Choice, bool)> {
+        if self.wanted == Some(Tier::None) {
+            return Ok((choice, true));
+        }
+        match self.ask(wire::UNSHARE, b"", &[]) {
+            Ok(_) => {
+                choice.map.write(self.pid.as_raw() as u32)?;
+                Ok((choice, false))
+            }
+            // Keys were made for owners that can not be had without a namespace.
+            Err(error) if self.wanted.is_some() || IdMap::without_namespace().ids != choice.ids() => {
+                Err(Error::Lacking(Need::UserNamespace, error.to_string()))
+            }
+            Err(error) => {
+                self.tell(Fallback { tier: Tier::None, need: Need::UserNamespace, why: error.to_string() });
+                Ok((Choice { map: IdMap::without_namespace(), ..choice }, true))
+            }
+        }
+    }
+
+    fn tell(&self, fallback: Fallback) {
+        *self.fallback.lock().unwrap_or_else(|broken| broken.into_inner()) = Some(fallback);
     }
 
     /// Hands a job to a new worker.
@@ -138,15 +202,14 @@ impl Holder {
         let _ = nix::sys::wait::waitpid(self.pid, None);
     }
 
-    fn ask(&self, letter: u8, text: &[u8], descriptors: &[OwnedFd]) -> Result<()> {
+    /// What the holder says when it has done something.
+    fn ask(&self, letter: u8, text: &[u8], descriptors: &[OwnedFd]) -> Result<String> {
         let gone = || Error::Machine("the process that holds the user namespace has ended".to_owned());
         let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
         wire::send(&self.socket, letter, text, &borrowed).map_err(|_| gone())?;
         let packet = wire::receive(&self.socket).ok().flatten().ok_or_else(gone)?;
-        match packet.letter {
-            wire::DONE => Ok(()),
-            _ => Err(Error::Machine(String::from_utf8_lossy(&packet.text).into_owned())),
-        }
+        let text = String::from_utf8_lossy(&packet.text).into_owned();
+        if packet.letter == wire::DONE { Ok(text) } else { Err(Error::Machine(text)) }
     }
 }
 

@@ -11,21 +11,13 @@ use nix::unistd::Pid;
 
 use super::ids::set_name;
 use super::wire::{self, Packet};
-use crate::store::StoreKind;
+use crate::action::Ids;
 use crate::sys::{self, Fork, fork, set_signal_action};
 use crate::worker;
-use crate::worker::message::{Answer, Failure, Job};
+use crate::worker::message::{Answer, Failure, Job, Setting};
 
 /// How long workers may take to end their sandboxes before they are killed.
 const PATIENCE: Duration = Duration::from_secs(4);
-
-/// What every job starts from.
-struct Ground {
-    /// The listings directory.
-    listings: OwnedFd,
-    /// What the roots directory is.
-    store: StoreKind,
-}
 
 /// Serves until the main process has gone; the exit code.
 pub fn serve(socket: OwnedFd) -> i32 {
@@ -50,39 +42,64 @@ pub fn serve(socket: OwnedFd) -> i32 {
     0
 }
 
-fn reply(socket: &OwnedFd, outcome: Result<(), String>) {
+/// What workers inherit beside the namespace.
+struct Ground {
+    listings: OwnedFd,
+    setting: Setting,
+}
+
+fn reply(socket: &OwnedFd, outcome: Result<String, String>) {
     // Whoever asked has gone when this fails, and the next packet says so.
     let _ = match outcome {
-        Ok(()) => wire::send(socket, wire::DONE, b"", &[]),
+        Ok(text) => wire::send(socket, wire::DONE, text.as_bytes(), &[]),
         Err(why) => wire::send(socket, wire::FAILED, why.as_bytes(), &[]),
     };
 }
 
-fn unshare() -> Result<(), String> {
+fn unshare() -> Result<String, String> {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)
-        .map_err(|error| format!("cannot make a user namespace: {error}; does this system allow them?"))
+        .map(|()| String::new())
+        .map_err(|error| format!("cannot make a user namespace: {error}"))
 }
 
-/// The map is written: become its root, with the roots directory as current directory.
-fn enter(packet: Packet, ground: &mut Option<Ground>) -> Result<(), String> {
+/// The map is written: become its root, with the roots directory as current directory. The answer is why sandboxes can
+/// have no procfs of their own, if that is so.
+fn enter(packet: Packet, ground: &mut Option<Ground>) -> Result<String, String> {
+    let mut setting: Setting =
+        serde_json::from_slice(&packet.text).map_err(|error| format!("cannot read the setting: {error}"))?;
+    if !setting.bare {
+        become_root(setting.ids)?;
+    }
+    let mut descriptors = packet.descriptors.into_iter();
+    let (Some(roots), Some(listings)) = (descriptors.next(), descriptors.next()) else {
+        return Err("the directories are missing".to_owned());
+    };
+    rustix::process::fchdir(&roots).map_err(|error| format!("cannot change to the roots directory: {error}"))?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let mut refused = String::new();
+    if !setting.bare
+        && !setting.shared_proc
+        && let Err(error) = worker::own_proc()
+    {
+        refused = format!("mount /proc: {error}");
+        setting.shared_proc = true;
+    }
+    *ground = Some(Ground { listings, setting });
+    Ok(refused)
+}
+
+fn become_root(ids: Ids) -> Result<(), String> {
     let failed = |doing: &'static str| move |error: nix::errno::Errno| format!("cannot {doing}: {error}");
-    nix::unistd::setgroups(&[]).map_err(failed("leave the groups of the caller"))?;
+    if ids == Ids::Full {
+        // Whose map is one id may not leave groups. They have no power over anything that a sandbox shows.
+        nix::unistd::setgroups(&[]).map_err(failed("leave the groups of the caller"))?;
+    }
     let root = (nix::unistd::Gid::from_raw(0), nix::unistd::Uid::from_raw(0));
     nix::unistd::setresgid(root.0, root.0, root.0).map_err(failed("become the sandbox's group root"))?;
     nix::unistd::setresuid(root.1, root.1, root.1).map_err(failed("become the sandbox's root"))?;
     // The change of ids made /proc/self the host root's, which is nobody here.
     let dumpable = rustix::process::DumpableBehavior::Dumpable;
-    rustix::process::set_dumpable_behavior(dumpable).map_err(|error| format!("cannot own /proc/self: {error}"))?;
-    let mut descriptors = packet.descriptors.into_iter();
-    let (Some(roots), Some(found)) = (descriptors.next(), descriptors.next()) else {
-        return Err("the directories are missing".to_owned());
-    };
-    rustix::process::fchdir(&roots).map_err(|error| format!("cannot change to the roots directory: {error}"))?;
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let store =
-        serde_json::from_slice(&packet.text).map_err(|error| format!("cannot tell the kind of store: {error}"))?;
-    *ground = Some(Ground { listings: found, store });
-    Ok(())
+    rustix::process::set_dumpable_behavior(dumpable).map_err(|error| format!("cannot own /proc/self: {error}"))
 }
 
 /// Forks a worker for a job. What goes wrong before it works is its answer.
@@ -125,7 +142,7 @@ fn work(mut job: File, descriptors: Vec<OwnedFd>, ground: &Ground, answer: File)
     let read = job.read_to_end(&mut text).and_then(|_| Ok(serde_json::from_slice::<Job>(&text)?));
     drop(job);
     let result = match read {
-        Ok(job) => worker::work(job, descriptors, ground.listings.as_fd(), ground.store),
+        Ok(job) => worker::work(job, descriptors, ground.listings.as_fd(), ground.setting),
         Err(error) => Answer::Failed(Failure {
             step: "read a job".to_owned(),
             errno: error.raw_os_error(),

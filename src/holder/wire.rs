@@ -19,7 +19,8 @@ const LONGEST: usize = 4096;
 
 /// What a packet is for.
 pub const UNSHARE: u8 = b'U';
-/// The user namespace is mapped; descriptors: roots directory, listings directory; text: the kind of store, as JSON.
+/// The user namespace is mapped; descriptors: roots directory, listings directory; text: the setting. The answer's text
+/// says why sandboxes have no procfs of their own, or is empty.
 pub const ENTER: u8 = b'E';
 /// A job; descriptors: the job, the end to answer on, then the job's own.
 pub const JOB: u8 = b'J';
@@ -27,6 +28,9 @@ pub const JOB: u8 = b'J';
 pub const DONE: u8 = b'D';
 /// Not done; the text says why.
 pub const FAILED: u8 = b'F';
+
+/// A sandbox's terminal; descriptor: the side of whoever types.
+pub const TERMINAL: u8 = b'T';
 
 /// A received packet.
 pub struct Packet {

@@ -120,7 +120,8 @@ impl Listing {
                 .line_at(end)
                 .and_then(|(line, _)| line::place(line, &mut Vec::new()).map(|p| is_below(p.path, &entry.path)));
             let below = |line: &Place| *line <= Place::of(&entry) || is_below(line.path, &entry.path);
-            offset = if next == Some(true) { self.partition(below)? } else { end };
+            // A damaged listing must not lead back.
+            offset = if next == Some(true) { self.partition(below)?.max(end) } else { end };
             children.push(entry);
         }
         Ok(children)

@@ -1,6 +1,7 @@
 //! Files are read in parallel, each once, with the prerequisites that they name.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -163,9 +164,17 @@ fn read(path: &Path, values: &Values, working_dir: &Path) -> File {
     File { stackerfile, prerequisites, diagnostics: reader.diagnostics }
 }
 
+/// A hundred thousand layers fit; `/dev/zero` does not.
+const LONGEST_TEXT: u64 = 64 << 20;
+
 /// The text of a file, or why there is none.
 pub(super) fn read_text(path: &Path) -> Result<String, String> {
-    let bytes = std::fs::read(path).map_err(|error| reason(&error))?;
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| reason(&error))?;
+    file.take(LONGEST_TEXT + 1).read_to_end(&mut bytes).map_err(|error| reason(&error))?;
+    if bytes.len() as u64 > LONGEST_TEXT {
+        return Err(format!("it has more than {} MiB", LONGEST_TEXT >> 20));
+    }
     String::from_utf8(bytes).map_err(|error| {
         let line = error.as_bytes()[..error.utf8_error().valid_up_to()].split(|byte| *byte == b'\n').count();
         format!("line {line} is not UTF-8")

@@ -121,6 +121,10 @@ fn dest(reader: &mut Reader, node: &Node) -> Option<String> {
         reader.error(&node.span, format!("`dest` must not hold `..`: `{text}`"));
         return None;
     }
+    if text.contains('\0') {
+        reader.error(&node.span, "`dest` must not hold a zero byte");
+        return None;
+    }
     Some(text)
 }
 

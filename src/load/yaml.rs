@@ -4,7 +4,7 @@
 //! are. Aliases and merge keys are resolved; a key that stands twice in one mapping is an error. Knows nothing of
 //! stackerfiles.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -54,6 +54,13 @@ pub struct Mistake {
     pub other: Option<(Range<usize>, &'static str)>,
 }
 
+/// How deep collections may lie in each other: they are read, and dropped, by recursion.
+const DEPTH: usize = 100;
+
+/// What a document may come to with its aliases written out: bytes of texts, and [`NODE`] for every node.
+const SIZE: u64 = 256 << 20;
+const NODE: u64 = 64;
+
 /// Reads the one document of a text. Syntax errors end it at once, duplicate keys do not.
 pub fn parse(text: &str) -> (Option<Node>, Vec<Mistake>) {
     let options = parser::options! { emit_comments: false, simple_key_max_lookahead: 1 << 16 };
@@ -62,6 +69,8 @@ pub fn parse(text: &str) -> (Option<Node>, Vec<Mistake>) {
         anchors: HashMap::new(),
         mistakes: Vec::new(),
         text,
+        depth: 0,
+        size: 0,
     };
     match reader.document() {
         Ok(node) => (Some(node), reader.mistakes),
@@ -74,10 +83,14 @@ pub fn parse(text: &str) -> (Option<Node>, Vec<Mistake>) {
 
 struct Reader<'t> {
     events: Parser<'t, parser::StrInput<'t>>,
-    /// Nodes by anchor id. Missing: the alias stands inside the anchored node itself.
-    anchors: HashMap<usize, Node>,
+    /// Nodes by anchor id, with their sizes. Missing: the alias stands inside the anchored node itself.
+    anchors: HashMap<usize, (Node, u64)>,
     mistakes: Vec<Mistake>,
     text: &'t str,
+    /// Collections that are open.
+    depth: usize,
+    /// Of all that was read so far, aliases written out.
+    size: u64,
 }
 
 impl<'t> Reader<'t> {
@@ -107,24 +120,52 @@ impl<'t> Reader<'t> {
         }
     }
 
+    /// Counts what readers of the document will see: copies of a value are cheap here, but not later.
+    fn count(&mut self, size: u64, span: &Range<usize>) -> Result<(), Mistake> {
+        self.size = self.size.saturating_add(size);
+        match self.size > SIZE {
+            true => Err(mistake("with its aliases written out, the file would be too large", span.clone())),
+            false => Ok(()),
+        }
+    }
+
     fn node(&mut self, event: Event<'t>, span: Range<usize>) -> Result<Node, Mistake> {
+        let before = self.size;
+        self.count(NODE, &span)?;
         let (anchor, node) = match event {
             Event::Scalar(text, style, anchor, tag) => {
+                self.count(text.len() as u64, &span)?;
                 let kind = scalar(&text, style, tag.as_deref());
                 (anchor, Node { kind, span })
             }
-            Event::SequenceStart(_, anchor, _) => (anchor, self.sequence(span)?),
-            Event::MappingStart(_, anchor, _) => (anchor, self.mapping(span)?),
+            Event::SequenceStart(_, anchor, _) => (anchor, self.nested(span, Reader::sequence)?),
+            Event::MappingStart(_, anchor, _) => (anchor, self.nested(span, Reader::mapping)?),
             Event::Alias(anchor) => {
                 let inside = || mistake("an alias inside the value that it stands for", span.clone());
-                return self.anchors.get(&anchor).cloned().ok_or_else(inside);
+                let (node, size) = self.anchors.get(&anchor).cloned().ok_or_else(inside)?;
+                self.count(size, &span)?;
+                return Ok(node);
             }
             _ => return Err(mistake("not valid YAML: a value is missing", span)),
         };
         if anchor != 0 {
-            self.anchors.insert(anchor, node.clone());
+            self.anchors.insert(anchor, (node.clone(), self.size - before));
         }
         Ok(node)
+    }
+
+    fn nested(
+        &mut self,
+        span: Range<usize>,
+        read: fn(&mut Self, Range<usize>) -> Result<Node, Mistake>,
+    ) -> Result<Node, Mistake> {
+        if self.depth == DEPTH {
+            return Err(mistake(format!("lists and maps lie in each other more than {DEPTH} deep"), span));
+        }
+        self.depth += 1;
+        let node = read(self, span);
+        self.depth -= 1;
+        node
     }
 
     fn sequence(&mut self, start: Range<usize>) -> Result<Node, Mistake> {
@@ -169,9 +210,11 @@ impl<'t> Reader<'t> {
     /// The text of a key, and whether it is a merge key.
     fn key(&mut self, event: Event<'t>, span: Range<usize>) -> Result<(Arc<str>, bool), Mistake> {
         if let Event::Scalar(text, style, anchor, _) = &event {
+            self.count(NODE + text.len() as u64, &span)?;
             let key: Arc<str> = Arc::from(&**text);
             if *anchor != 0 {
-                self.anchors.insert(*anchor, Node { kind: Kind::Scalar(key.clone()), span });
+                let node = Node { kind: Kind::Scalar(key.clone()), span };
+                self.anchors.insert(*anchor, (node, NODE + key.len() as u64));
             }
             let is_merge = *style == ScalarStyle::Plain && &*key == "<<";
             return Ok((key, is_merge));
@@ -191,12 +234,13 @@ impl<'t> Reader<'t> {
                 _ => sources.push(node),
             }
         }
+        let mut known: HashSet<Arc<str>> = entries.iter().map(|entry| entry.key.clone()).collect();
         for source in sources {
             let Kind::Mapping(merged) = source.kind else {
                 return Err(mistake("`<<` takes a map or a list of maps", source.span));
             };
             for entry in merged.iter() {
-                if !entries.iter().any(|known| known.key == entry.key) {
+                if known.insert(entry.key.clone()) {
                     entries.push(entry.clone());
                 }
             }
@@ -270,14 +314,39 @@ mod tests {
         }
     }
 
-    #[test]
-    fn aliases_of_aliases_cost_nothing() {
+    /// Each level is twice the one before.
+    fn doubled(levels: usize) -> String {
         let mut text = "a0: &a0 [x, x]\n".to_owned();
-        for level in 1..60 {
+        for level in 1..levels {
             let below = level - 1;
             text += &format!("a{level}: &a{level} [*a{below}, *a{below}]\n");
         }
-        assert!(parse(&text).0.is_some());
+        text
+    }
+
+    #[test]
+    fn bombs_are_refused() {
+        assert!(parse(&doubled(15)).0.is_some());
+        let keys: String = (0..20_000).map(|key| format!("k{key}: x\n ")).collect();
+        let merged = format!("a: &x\n {keys}\nb:\n{}", "- {<<: *x}\n".repeat(20_000));
+        let script = format!("a: &x {}\nb:\n{}", "x".repeat(100_000), "- *x\n".repeat(10_000));
+        for bomb in [doubled(60), merged, script] {
+            let (node, mistakes) = parse(&bomb);
+            assert_eq!(
+                (node, mistakes[0].title.as_str()),
+                (None, "with its aliases written out, the file would be too large")
+            );
+        }
+        for (open, close) in [("[", "]"), ("{a: ", "}"), ("- ", "")] {
+            let nested = |depth| open.repeat(depth) + "x" + &close.repeat(depth);
+            assert_eq!(parse(&nested(100)).1, [], "{open}");
+            for depth in [101, 200_000] {
+                let (_, mistakes) = parse(&nested(depth));
+                // The parser has a limit of its own, for brackets.
+                let title = &mistakes[0].title;
+                assert!(title.contains("deep") || title.contains("recursion limit"), "{title}");
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Small documents of a layout (indexes, manifests, configs), read whole and checked against size and digest.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +7,7 @@ use oci_spec::image::{Descriptor, Digest, DigestAlgorithm};
 
 use crate::digest::BlobDigest;
 use crate::error::{At, Error, Result};
+use crate::regular;
 
 /// Registries refuse manifests above 4 MB; a layout whose "manifest" is larger is broken or hostile.
 pub const MAX_DOCUMENT: u64 = 16 << 20;
@@ -33,8 +33,9 @@ pub fn read_document(root: &Path, descriptor: &Descriptor, what: &str) -> Result
     let digest = sha256(root, descriptor.digest())?;
     let path = blob_path(root, &digest);
     let wrong = |why: String| Error::Build(format!("OCI layout {}: {what} {digest} {why}", root.display()));
-    let file = match File::open(&path) {
-        Ok(file) => file,
+    let file = match regular::open(&path) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Err(wrong(format!("is damaged: {} is not a file", path.display()))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(wrong(format!("is missing: there is no {}", path.display())));
         }

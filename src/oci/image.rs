@@ -10,6 +10,7 @@ use super::{ImageConfiguration, layer_media_type};
 use crate::action::Platform;
 use crate::digest::{BlobDigest, Chain, DiffId};
 use crate::error::{At, Error, Result};
+use crate::regular;
 
 /// An image that layers build on.
 #[derive(Clone, Debug)]
@@ -89,16 +90,17 @@ impl BaseLayer {
         let wrong = |why: String| Error::Build(format!("OCI layout {}: layer {digest} {why}", root.display()));
         let media_type = layer_media_type(descriptor.media_type())
             .ok_or_else(|| wrong(format!("has media type {}, which is no layer tar", descriptor.media_type())))?;
-        match std::fs::metadata(&path) {
-            Ok(found) if found.len() == descriptor.size() => {}
-            Ok(found) => {
+        match regular::open(&path).and_then(|file| file.map(|file| file.metadata()).transpose()) {
+            Ok(None) => return Err(wrong(format!("is damaged: {} is not a file", path.display()))),
+            Ok(Some(found)) if found.len() == descriptor.size() => {}
+            Ok(Some(found)) => {
                 let (found, wanted) = (found.len(), descriptor.size());
                 return Err(wrong(format!("is damaged: {} has {found} bytes, expected {wanted}", path.display())));
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(wrong(format!("is missing: there is no {}", path.display())));
             }
-            Err(error) => return Err(error).at("stat", &path),
+            Err(error) => return Err(error).at("open", &path),
         }
         Ok(BaseLayer { descriptor: BlobDescriptor { media_type, digest, size: descriptor.size() }, diff_id, path })
     }

@@ -2,16 +2,19 @@
 //!
 //! A tag may stand for one image or for an index of images, which may hold further indexes; the platform decides.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::{Descriptor, ImageIndex, OciLayout};
 
-use super::blob::{parse, read_document, sha256};
+use super::blob::{MAX_DOCUMENT, parse, read_document, sha256};
 use super::image::read_manifest;
 use super::{BaseImage, DocumentKind, ImageConfiguration, document_kind};
 use crate::action::Platform;
+use crate::diag::nearest;
 use crate::digest::BlobDigest;
 use crate::error::{At, Error, Result};
+use crate::regular;
 
 /// The annotation of a descriptor in `index.json` that is its tag.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -179,13 +182,8 @@ impl Layout {
 
     fn no_such_tag(&self, tag: &str) -> Error {
         let tags: Vec<String> = self.index.manifests().iter().filter_map(tag_of).collect();
-        let near = tags.iter().map(|have| (strsim::damerau_levenshtein(have, tag), have)).min();
-        let hint = match near {
-            Some((distance, have)) if distance <= (tag.chars().count() / 3).max(1) => {
-                format!("; did you mean {have:?}?")
-            }
-            _ => String::new(),
-        };
+        let near = nearest(tag, tags.iter().map(String::as_str));
+        let hint = near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
         Error::Build(format!("OCI layout {}: there is no tag {tag:?}{hint}{}", self.path.display(), self.tags_here()))
     }
 
@@ -229,8 +227,10 @@ impl ImageRef {
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path, name: &str) -> Result<T> {
     let file = path.join(name);
-    let bytes = match std::fs::read(&file) {
-        Ok(bytes) => bytes,
+    let wrong = |why: String| Error::Build(format!("OCI layout {}: {name} {why}", path.display()));
+    let opened = match regular::open(&file) {
+        Ok(Some(opened)) => opened,
+        Ok(None) => return Err(wrong("is not a file".to_owned())),
         Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
             let why = if !path.exists() {
                 "there is nothing at that path".to_owned()
@@ -243,6 +243,10 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path, name: &str) -> Result<
         }
         Err(error) => return Err(error).at("read", &file),
     };
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Error::Build(format!("OCI layout {}: {name} can not be understood: {error}", path.display())))
+    let mut bytes = Vec::new();
+    opened.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).at("read", &file)?;
+    if bytes.len() as u64 > MAX_DOCUMENT {
+        return Err(wrong(format!("has more than {MAX_DOCUMENT} bytes, which are refused")));
+    }
+    serde_json::from_slice(&bytes).map_err(|error| wrong(format!("can not be understood: {error}")))
 }

@@ -1,6 +1,7 @@
 //! Prefixed lines, one after the other: for logs and scripts.
 
 use super::{Event, LayerStatus, Renderer, duration};
+use crate::text::printable;
 
 /// The plain renderer.
 pub struct Plain {
@@ -11,14 +12,14 @@ pub struct Plain {
 impl Renderer for Plain {
     fn show(&mut self, event: &Event) {
         match event {
-            Event::Warning(text) => eprintln!("warning: {text}"),
-            Event::Failed { layer, message } => eprintln!("error: {layer}: {message}"),
+            Event::Warning(text) => eprintln!("warning: {}", printable(text)),
+            Event::Failed { layer, message } => eprintln!("error: {layer}: {}", printable(message)),
             _ if self.quiet => {}
             Event::Begin { .. } | Event::Stop => {}
             Event::Started { layer, step, reason } if reason.is_empty() => eprintln!("{layer}: {step}"),
-            Event::Started { layer, step, reason } => eprintln!("{layer}: {step} ({reason})"),
+            Event::Started { layer, step, reason } => eprintln!("{layer}: {step} ({})", printable(reason)),
             Event::Waiting { layer } => eprintln!("{layer}: another stacker builds it, waiting"),
-            Event::Output { layer, line } => eprintln!("{layer}| {line}"),
+            Event::Output { layer, line } => eprintln!("{layer}| {}", printable(line)),
             Event::Finished { layer, status: LayerStatus::Built, seconds } => {
                 eprintln!("{layer}: built in {}", duration(*seconds));
             }

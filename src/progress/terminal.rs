@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::{Event, LayerStatus, Renderer, duration};
+use crate::text::printable;
 
 /// The terminal renderer.
 pub struct Terminal {
@@ -59,7 +60,7 @@ impl Terminal {
 
     fn print(&self, text: &str) {
         // Not MultiProgress::println, which prints nothing where stderr is no terminal.
-        self.bars.suspend(|| eprintln!("{text}"));
+        self.bars.suspend(|| eprintln!("{}", printable(text)));
     }
 }
 
@@ -69,10 +70,10 @@ impl Renderer for Terminal {
             Event::Begin { layers } => self.layers = *layers,
             Event::Started { layer, step, reason } => {
                 let text = if reason.is_empty() { (*step).to_owned() } else { format!("{step}: {reason}") };
-                self.line(layer).set_message(text);
+                self.line(layer).set_message(printable(&text).into_owned());
             }
             Event::Waiting { layer } => self.line(layer).set_message("another stacker builds it, waiting"),
-            Event::Output { layer, line } => self.line(layer).set_message(printable(line)),
+            Event::Output { layer, line } => self.line(layer).set_message(printable(line).into_owned()),
             Event::Finished { layer, status, seconds } => {
                 if let Some(bar) = self.running.remove(layer) {
                     bar.finish_and_clear();
@@ -97,11 +98,6 @@ impl Renderer for Terminal {
         }
         self.show_total();
     }
-}
-
-/// Control characters of a run's output must not reach the terminal from a status line.
-fn printable(line: &str) -> String {
-    line.chars().filter(|c| !c.is_control()).collect()
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use super::broken;
 use crate::error::{Error, Result};
+use crate::regular;
 
 /// The file at the root of an imported directory that says what of it is not imported.
 pub(super) const IGNORE_FILE: &str = ".stackerignore";
@@ -58,16 +59,23 @@ impl<'a> Filter<'a> {
     }
 }
 
+/// More is no list of patterns.
+const LONGEST: u64 = 16 << 20;
+
 fn read_ignore_file(root: &Path) -> Result<Gitignore> {
     let path = root.join(IGNORE_FILE);
-    let text = match fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => {
-            return Ok(Gitignore::empty());
-        }
-        Err(error) => return Err(broken("read", &path, &error)),
-    };
+    let mut text = Vec::new();
     let wrong = |why: String| Error::Build(format!("{}: {why}", path.display()));
+    match regular::open(&path) {
+        Ok(Some(file)) => file.take(LONGEST + 1).read_to_end(&mut text),
+        Ok(None) => return Ok(Gitignore::empty()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Gitignore::empty()),
+        Err(error) => Err(error),
+    }
+    .map_err(|error| broken("read", &path, &error))?;
+    if text.len() as u64 > LONGEST {
+        return Err(wrong(format!("it has more than {} MiB", LONGEST >> 20)));
+    }
     let text = String::from_utf8(text).map_err(|_| wrong("not UTF-8".to_owned()))?;
     let mut builder = GitignoreBuilder::new("");
     for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {

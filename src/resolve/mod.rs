@@ -75,12 +75,18 @@ pub struct Resolved {
 #[derive(Clone, Debug)]
 pub struct Resolver {
     own: Arc<Own>,
+    most: u64,
 }
 
 impl Resolver {
     /// `exclude`: stacker's own directories, absolute; they are never part of a tree.
     pub fn new(exclude: Vec<PathBuf>) -> Resolver {
-        Resolver { own: Arc::new(Own::new(exclude)) }
+        Resolver { own: Arc::new(Own::new(exclude)), most: u64::MAX }
+    }
+
+    /// Refuses trees whose files have more bytes than this, before it reads any of them.
+    pub fn at_most(self, most: u64) -> Resolver {
+        Resolver { most, ..self }
     }
 
     /// The tree at `path`, reading only the files that `list` (of an earlier look at the same path) cannot vouch for.
@@ -88,6 +94,9 @@ impl Resolver {
     pub fn tree(&self, path: &Path, list: Option<&[u8]>) -> Result<Resolved> {
         let device = fs::symlink_metadata(path).map_err(|error| broken("look at", path, &error))?.dev();
         let seen = walk::walk(path, &self.own)?;
+        if walk::size(&seen) > self.most {
+            return Err(Error::Build(crate::unpack::oversized(&path.display().to_string(), self.most)));
+        }
         let mut known = Known::read(list);
         let pairs: Vec<(&Seen, Option<Record>)> = seen.iter().map(|seen| (seen, known.find(&seen.path))).collect();
         let vouched = pairs.iter().all(|(seen, old)| old.is_some_and(|old| vouches(&old, seen)));

@@ -60,11 +60,54 @@ pub(super) fn walk(root: &Path, own: &Own) -> Result<Vec<Seen>> {
         return Err(Error::Build(format!("{} is stacker's own directory", root.display())));
     }
     let mut seen = vec![Seen { path: vec![], found: Found::Directory }];
-    seen.extend(directory(root, &[], &filter)?);
+    seen.extend(beneath(root, &filter)?);
     Ok(seen)
 }
 
-/// What is below one directory. Its descriptor is closed before the walk goes deeper: deep trees do not run out.
+/// Bytes of all files, their holes included.
+pub(super) fn size(seen: &[Seen]) -> u64 {
+    let size = |seen: &Seen| match &seen.found {
+        Found::File { stamp, .. } => stamp.size,
+        Found::Directory | Found::Symlink { .. } => 0,
+    };
+    seen.iter().map(size).fold(0, u64::saturating_add)
+}
+
+/// All that is below the root. Level by level, since a tree may be deeper than a thread's stack.
+fn beneath(root: &Path, filter: &Filter) -> Result<Vec<Seen>> {
+    let mut directories: Vec<Vec<u8>> = vec![vec![]];
+    let mut levels = Vec::new();
+    while !directories.is_empty() {
+        let lists: Vec<Vec<Seen>> =
+            directories.par_iter().map(|path| directory(root, path, filter)).collect::<Result<_>>()?;
+        let below = lists.iter().flatten().filter(|seen| matches!(seen.found, Found::Directory));
+        directories = below.map(|seen| seen.path.clone()).collect();
+        levels.push(lists.into_iter());
+    }
+    Ok(in_order(levels))
+}
+
+/// Puts each directory's names behind it. Those of one level are in the order in which they are met.
+fn in_order(mut levels: Vec<std::vec::IntoIter<Vec<Seen>>>) -> Vec<Seen> {
+    let mut all = Vec::new();
+    let mut open: Vec<std::vec::IntoIter<Seen>> = Vec::new();
+    let mut list = |level: usize| levels.get_mut(level).and_then(Iterator::next).unwrap_or_default().into_iter();
+    open.push(list(0));
+    while let Some(names) = open.last_mut() {
+        let Some(seen) = names.next() else {
+            open.pop();
+            continue;
+        };
+        let is_directory = matches!(seen.found, Found::Directory);
+        all.push(seen);
+        if is_directory {
+            open.push(list(open.len()));
+        }
+    }
+    all
+}
+
+/// The names in one directory, sorted.
 fn directory(root: &Path, relative: &[u8], filter: &Filter) -> Result<Vec<Seen>> {
     let place = below(root, relative);
     let list = || fs::read_dir(&place)?.collect::<io::Result<Vec<DirEntry>>>();
@@ -72,21 +115,7 @@ fn directory(root: &Path, relative: &[u8], filter: &Filter) -> Result<Vec<Seen>>
     let looked = names.into_par_iter().with_min_len(64).map(|name| look(root, relative, &name, filter));
     let mut children: Vec<Seen> = looked.filter_map(Result::transpose).collect::<Result<_>>()?;
     children.sort_unstable_by(|a, b| split(&a.path).1.cmp(split(&b.path).1));
-    let below: Vec<Vec<Seen>> = children
-        .par_iter()
-        .filter(|child| matches!(child.found, Found::Directory))
-        .map(|child| directory(root, &child.path, filter))
-        .collect::<Result<_>>()?;
-    let mut below = below.into_iter();
-    let mut all = Vec::with_capacity(children.len());
-    for child in children {
-        let is_directory = matches!(child.found, Found::Directory);
-        all.push(child);
-        if is_directory {
-            all.extend(below.next().unwrap_or_default());
-        }
-    }
-    Ok(all)
+    Ok(children)
 }
 
 /// One name of a directory; `None` when it is not imported, or has just gone.

@@ -1,10 +1,11 @@
 //! What lies in the store, listed once more, and where that differs from a listing. Nothing is changed.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
-use super::walk::{self, Walked};
+use super::walk::{self, Owners, Walked};
 use super::{Times, finish, settle};
 use crate::digest::DiffId;
 use crate::listing::{Entry, Kind, order};
@@ -16,7 +17,7 @@ pub(crate) struct Relisted(Walked);
 
 /// Lists a delta as sealing did.
 pub(crate) fn delta(directory: &Path, contents: bool) -> Result<Relisted, Failure> {
-    let mut walked = walk::walk(directory, None, contents)?;
+    let mut walked = walk::walk(directory, None, Owners::OnDisk, contents)?;
     let kept = vec![true; walked.nodes.len()];
     settle(&mut walked.nodes, &kept, Times::Keep);
     Ok(Relisted(walked))
@@ -24,10 +25,21 @@ pub(crate) fn delta(directory: &Path, contents: bool) -> Result<Relisted, Failur
 
 /// Lists a whole root filesystem, where every name of a file is a file, as in the view of a stack.
 pub(crate) fn tree(directory: &Path, contents: bool) -> Result<Relisted, Failure> {
-    Ok(Relisted(walk::walk(directory, None, contents)?))
+    Ok(Relisted(walk::walk(directory, None, Owners::OnDisk, contents)?))
 }
 
 impl Relisted {
+    /// Takes the owners from a listing, where the file system has but one.
+    pub fn take_owners(&mut self, listed: &[Entry]) {
+        let owners: HashMap<&[u8], (u32, u32)> =
+            listed.iter().map(|entry| (&*entry.path, (entry.uid, entry.gid))).collect();
+        for entry in self.0.nodes.iter_mut().map(|node| &mut node.entry) {
+            if let Some(owner) = owners.get(&*entry.path).filter(|_| entry.kind != Kind::Whiteout) {
+                (entry.uid, entry.gid) = *owner;
+            }
+        }
+    }
+
     /// The first thing in which it is not what was listed; contents are compared if they were read.
     pub fn difference(&self, listed: &[Entry], contents: bool) -> Option<String> {
         if let Some(socket) = self.0.sockets.first() {

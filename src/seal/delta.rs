@@ -15,6 +15,7 @@ use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags, openat, openat2,
 };
 
+use crate::action::Ids;
 use crate::listing::{Entry, Kind, Time};
 
 /// The mark of an opaque directory in a mount with `userxattr`.
@@ -147,11 +148,13 @@ impl Delta {
     }
 }
 
-/// Gives `path` the mode, owner, attributes and time of an entry, where it is a directory.
-pub(crate) fn dress(path: &Path, entry: &Entry) -> io::Result<()> {
+/// Gives `path` the mode, owner (where there is more than one), attributes and time of an entry, where it is a directory.
+pub(crate) fn dress(path: &Path, entry: &Entry, ids: Ids) -> io::Result<()> {
     debug_assert!(matches!(entry.kind, Kind::Directory { .. }));
-    let (uid, gid) = (rustix::fs::Uid::from_raw(entry.uid), rustix::fs::Gid::from_raw(entry.gid));
-    rustix::fs::chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    if ids == Ids::Full {
+        let (uid, gid) = (rustix::fs::Uid::from_raw(entry.uid), rustix::fs::Gid::from_raw(entry.gid));
+        rustix::fs::chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    }
     // A directory inherits the default ACL of the one it was made in.
     for name in xattrs(path)?.kept.into_keys().filter(|name| !entry.xattrs.contains_key(name)) {
         remove_xattr(path, &name)?;

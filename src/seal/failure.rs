@@ -6,9 +6,10 @@ use crate::Error;
 use crate::text::escape;
 use crate::worker::message::Failure;
 
-/// The machine's fault: a system call failed.
+/// The machine's fault: a system call failed. But a name or a path that no system takes came with what is built.
 pub(crate) fn machine(doing: &str, path: &[u8], error: io::Error) -> Failure {
-    Failure { step: step(doing, path), errno: error.raw_os_error(), message: error.to_string(), users: false }
+    let users = error.raw_os_error() == Some(rustix::io::Errno::NAMETOOLONG.raw_os_error());
+    Failure { step: step(doing, path), errno: error.raw_os_error(), message: error.to_string(), users }
 }
 
 /// The fault of what was built or unpacked.

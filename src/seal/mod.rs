@@ -18,6 +18,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use crate::action::Ids;
 use crate::digest::DiffId;
 use crate::listing::{self, Entry, Kind, Listing, Stack, Time, scratch_root};
 use crate::worker::message::{Failure, Sealed};
@@ -25,6 +26,7 @@ use failure::{library, machine};
 use walk::Node;
 
 pub use content::hash as hash_file;
+pub use walk::{Owners, Recorded};
 
 /// What becomes of modification times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,15 +64,19 @@ impl Times {
 }
 
 /// Gives a fresh upper directory what the root beneath has, else an upper made under umask 077 closes `/`.
-pub fn dress_root(upper: &Path, root: Option<&Entry>) -> Result<(), Failure> {
+pub fn dress_root(upper: &Path, root: Option<&Entry>, ids: Ids) -> Result<(), Failure> {
     let scratch = scratch_root();
-    delta::dress(upper, root.unwrap_or(&scratch)).map_err(|error| machine("prepare", b"", error))
+    delta::dress(upper, root.unwrap_or(&scratch), ids).map_err(|error| machine("prepare", b"", error))
 }
 
 /// Seals what a run or an import left in `upper`, over the layers `lower`: makes the delta equal to the listing that is
 /// written to `listing_out`. After an error the upper is of no use any more.
-pub fn seal(upper: &Path, lower: &Stack, times: Times, listing_out: &mut File) -> Result<Sealed, Failure> {
-    let mut walked = walk::walk(upper, Some(lower), true)?;
+pub fn seal(upper: &Path, lower: &Stack, times: Times, ids: Ids, listing_out: &mut File) -> Result<Sealed, Failure> {
+    let owners = match ids {
+        Ids::Full => Owners::OnDisk,
+        Ids::Single => Owners::Beneath,
+    };
+    let mut walked = walk::walk(upper, Some(lower), owners, true)?;
     let kept = change::kept(&walked.nodes);
     settle(&mut walked.nodes, &kept, times);
     let warnings = make_equal(upper, &walked, &kept)?;
@@ -79,8 +85,13 @@ pub fn seal(upper: &Path, lower: &Stack, times: Times, listing_out: &mut File) -
 
 /// Lists an unpacked image layer or tar base as it is: nothing is compared, times stay. The diff id of an image layer
 /// is known (`tar_bytes` is then 0: its tar is not ours); a tar base's is that of our tar of it.
-pub fn seal_unpacked(directory: &Path, diff_id: Option<DiffId>, listing_out: &mut File) -> Result<Sealed, Failure> {
-    let mut walked = walk::walk(directory, None, true)?;
+pub fn seal_unpacked(
+    directory: &Path,
+    diff_id: Option<DiffId>,
+    owners: Owners,
+    listing_out: &mut File,
+) -> Result<Sealed, Failure> {
+    let mut walked = walk::walk(directory, None, owners, true)?;
     let kept = vec![true; walked.nodes.len()];
     settle(&mut walked.nodes, &kept, Times::Keep);
     let warnings = make_equal(directory, &walked, &kept)?;

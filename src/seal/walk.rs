@@ -39,19 +39,35 @@ pub(super) struct Walked {
     pub sockets: Vec<Vec<u8>>,
 }
 
+/// Owners of files by device and inode; all others are root's.
+pub type Recorded = HashMap<(u64, u64), (u32, u32)>;
+
+/// Who is told what a file's owner is.
+#[derive(Clone, Copy, Debug)]
+pub enum Owners<'a> {
+    /// The file system knows.
+    OnDisk,
+    /// All there is belongs to one: what the layers beneath have at the same place keeps its owner, as if there had
+    /// been others and nobody had changed it; what is new is root's.
+    Beneath,
+    /// An archive said it while it was unpacked.
+    Recorded(&'a Recorded),
+}
+
 struct Walk<'a> {
     upper: &'a Path,
     btrfs: bool,
+    owners: Owners<'a>,
     walked: Walked,
 }
 
 /// Reads the whole upper directory. Without `lower`, nothing is beneath and every mark is kept as it is. Without
 /// `contents`, the digests of files are zero.
-pub(super) fn walk(upper: &Path, lower: Option<&Stack>, contents: bool) -> Result<Walked, Failure> {
+pub(super) fn walk(upper: &Path, lower: Option<&Stack>, owners: Owners, contents: bool) -> Result<Walked, Failure> {
     let root = stat(upper).map_err(|error| machine("stat", b"", error))?;
     let file_system = rustix::fs::statfs(upper).map_err(|error| machine("statfs", b"", error.into()))?;
     let btrfs = file_system.f_type as u64 == BTRFS;
-    let mut walk = Walk { upper, btrfs, walked: Walked { nodes: Vec::new(), sockets: Vec::new() } };
+    let mut walk = Walk { upper, btrfs, owners, walked: Walked { nodes: Vec::new(), sockets: Vec::new() } };
     let view = lower.map(Stack::root);
     let beneath = match &view {
         Some(view) => view.itself().map_err(|error| library("read listings", error))?,
@@ -59,6 +75,9 @@ pub(super) fn walk(upper: &Path, lower: Option<&Stack>, contents: bool) -> Resul
     };
     walk.add(Vec::new(), root, 0, beneath)?;
     walk.directory(0, view)?;
+    if let Owners::Beneath = owners {
+        agree(&mut walk.walked.nodes);
+    }
     read_details(upper, &mut walk.walked.nodes, contents)?;
     Ok(walk.walked)
 }
@@ -75,11 +94,22 @@ impl Walk<'_> {
         };
         let (mode, uid, gid) = match kind {
             Kind::Whiteout => (0, 0, 0),
-            _ => (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid),
+            _ => {
+                let (uid, gid) = self.owner(&kind, &stat, lower.as_ref());
+                (stat.st_mode & 0o7777, uid, gid)
+            }
         };
         let entry = Entry { path, kind, mode, uid, gid, mtime: mtime(&stat), xattrs: Default::default() };
         self.walked.nodes.push(Node { entry, stat, parent, lower, overlay: Vec::new(), marked: false });
         Ok(self.walked.nodes.len() - 1)
+    }
+
+    fn owner(&self, kind: &Kind, stat: &Stat, lower: Option<&Lower>) -> (u32, u32) {
+        match self.owners {
+            Owners::OnDisk => (stat.st_uid, stat.st_gid),
+            Owners::Beneath => lower.and_then(|lower| inherited(kind, lower)).unwrap_or((0, 0)),
+            Owners::Recorded(known) => known.get(&(stat.st_dev, stat.st_ino)).copied().unwrap_or((0, 0)),
+        }
     }
 
     /// Adds everything below the directory `index`, whose place in the layers beneath is `view`.
@@ -154,6 +184,25 @@ impl Walk<'_> {
         }
         names.sort_by(|(a, a_stat), (b, b_stat)| (!is_whiteout(a_stat), a).cmp(&(!is_whiteout(b_stat), b)));
         Ok(names)
+    }
+}
+
+/// The owner of what stands beneath, where it is of the same kind.
+fn inherited(kind: &Kind, lower: &Lower) -> Option<(u32, u32)> {
+    let same = std::mem::discriminant(kind) == std::mem::discriminant(&lower.entry.kind);
+    same.then_some((lower.entry.uid, lower.entry.gid))
+}
+
+/// The names of one file have one owner: that of the first which has something beneath.
+fn agree(nodes: &mut [Node]) {
+    let mut owners = HashMap::new();
+    for node in nodes.iter().filter(|node| linked(node)) {
+        if let Some(owner) = node.lower.as_ref().and_then(|lower| inherited(&node.entry.kind, lower)) {
+            owners.entry(inode(node)).or_insert(owner);
+        }
+    }
+    for node in nodes.iter_mut().filter(|node| linked(node)) {
+        (node.entry.uid, node.entry.gid) = owners.get(&inode(node)).copied().unwrap_or((0, 0));
     }
 }
 

@@ -54,14 +54,20 @@ impl SnapshotStore for Btrfs {
 
     fn new_draft(&self, name: &str, purpose: Purpose) -> Result<PathBuf, Failure> {
         match purpose {
-            Purpose::Run(base) if !base.0.is_empty() => nursed_draft(name, &base.id()),
+            Purpose::Run(base) => {
+                let ids = base.ids();
+                match nearest_tree(&ids, &|path| path.exists()) {
+                    Some(at) => nursed_draft(name, &ids[at]),
+                    None => plain_draft(name),
+                }
+            }
             Purpose::Unpack(parent) if parent.0.is_empty() => {
                 let draft = Path::new("drafts").join(name);
                 fs::create_dir(&draft).map_err(|error| failed("create", &draft, error))?;
                 create_subvolume(&draft.join("u"))?;
                 Ok(draft)
             }
-            Purpose::Run(_) | Purpose::Unpack(_) | Purpose::Import => plain_draft(name),
+            Purpose::Unpack(_) | Purpose::Import => plain_draft(name),
         }
     }
 

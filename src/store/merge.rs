@@ -80,7 +80,7 @@ fn clone_file(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Gives `to` the looks of `from`; the topmost layer that has a directory decides them.
-fn like(from: &Path, to: &Path) -> io::Result<()> {
+pub fn like(from: &Path, to: &Path) -> io::Result<()> {
     let found = stat(from)?;
     let (uid, gid) = (rustix::fs::Uid::from_raw(found.st_uid), rustix::fs::Gid::from_raw(found.st_gid));
     rustix::fs::chownat(CWD, to, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;

@@ -24,16 +24,18 @@ use crate::worker::message::Failure;
 
 pub use btrfs::is_btrfs;
 pub use identity::{Identity, Known, is_damaged, kind_for, open as open_identity};
+pub use merge::like;
 
 /// So many deltas are stacked before a tree is made beneath the next: their names fit into the one page that mount(2)
 /// takes, with room for the skeleton.
 pub const MAX_DELTAS: usize = 60;
 
 /// The kinds of store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StoreKind {
     /// Stacks of deltas, on any file system that overlayfs can write to.
+    #[default]
     Overlay,
     /// A snapshot for each layer that runs build on.
     Btrfs,
@@ -42,7 +44,7 @@ pub enum StoreKind {
 /// What a layer's files are collected for.
 #[derive(Clone, Copy, Debug)]
 pub enum Purpose<'a> {
-    /// A run on this base: the draft becomes the upper of an overlay mount.
+    /// A run, or a look, on this base: the draft becomes the upper of an overlay mount.
     Run(&'a Chain),
     /// A layer unpacked onto `parent`, which is not mounted.
     Unpack(&'a Chain),

@@ -2,9 +2,14 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
+
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::io::Errno;
 
 use crate::seal::failure::users;
 use crate::worker::message::Failure;
@@ -69,8 +74,17 @@ fn take_apart(place: &Path) -> io::Result<()> {
             btrfs::destroy(path).or_else(unless_gone)?;
         }
     }
-    match fs::remove_dir_all(place) {
-        Err(error) if error.kind() == ErrorKind::NotADirectory => fs::remove_file(place),
+    let (parent, name) = (place.parent().unwrap_or(Path::new(".")), place.file_name().unwrap_or_default());
+    let parent = match openat(CWD, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+        // A nursery that went with all that was in it.
+        Err(Errno::NOENT) => return Ok(()),
+        other => other?,
+    };
+    match remove_tree(parent.as_fd(), name.as_bytes()) {
+        // A link is never followed.
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOTDIR | Errno::LOOP)) => {
+            fs::remove_file(place)
+        }
         other => other,
     }
     .or_else(unless_gone)
@@ -78,6 +92,50 @@ fn take_apart(place: &Path) -> io::Result<()> {
 
 fn unless_gone(error: io::Error) -> io::Result<()> {
     if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+/// How deep a directory is taken apart where it lies. Each level holds a descriptor and a part of the stack, and a
+/// script can make directories deeper than either, and deeper than a path is long.
+const DEEPEST: usize = 64;
+
+/// Removes the directory `name` of `at` with all that is in it. What lies deep in it is first moved to `at`.
+pub(crate) fn remove_tree(at: BorrowedFd, name: &[u8]) -> io::Result<()> {
+    let mut pending = vec![name.to_vec()];
+    while let Some(next) = pending.pop() {
+        remove_directory(at, at, &next, 0, &mut pending)?;
+    }
+    Ok(())
+}
+
+fn remove_directory(
+    top: BorrowedFd,
+    at: BorrowedFd,
+    name: &[u8],
+    depth: usize,
+    pending: &mut Vec<Vec<u8>>,
+) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = openat(at, name, flags, Mode::empty())?;
+    for item in Dir::read_from(&directory)? {
+        let item = item?;
+        let child = item.file_name().to_bytes();
+        if child == b"." || child == b".." {
+            continue;
+        }
+        match unlinkat(&directory, child, AtFlags::empty()) {
+            Err(Errno::NOENT) => {}
+            Err(Errno::ISDIR) if depth < DEEPEST => {
+                remove_directory(top, directory.as_fd(), child, depth + 1, pending)?;
+            }
+            Err(Errno::ISDIR) => {
+                let name = unique().into_bytes();
+                renameat(&directory, child, top, &name[..])?;
+                pending.push(name);
+            }
+            other => other?,
+        }
+    }
+    Ok(unlinkat(at, name, AtFlags::REMOVEDIR)?)
 }
 
 /// A name that no other worker, dead ones included, gives: its process id may come again, but not at that moment.

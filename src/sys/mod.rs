@@ -149,3 +149,16 @@ pub fn set_command_line(title: &str) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Answers for system calls of this process, and of all that it starts, from now on: a program of the kernel's old
+/// packet filter. For a process that is root of its user namespace.
+pub fn filter_system_calls(program: &[libc::sock_filter]) -> io::Result<()> {
+    let length = u16::try_from(program.len()).map_err(|_| io::Error::other("the filter is too long"))?;
+    let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the kernel reads `len` instructions from `filter`, which the slice holds, copies and checks them; it
+    // writes nothing.
+    match unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}

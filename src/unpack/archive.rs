@@ -16,6 +16,9 @@ pub(super) const BLOCK: usize = 512;
 /// No name or set of records is larger in an archive that means well.
 const LONGEST: u64 = 1 << 20;
 
+/// Records for all members are copied for each of them.
+const MOST_GLOBALS: usize = 1 << 16;
+
 /// One member, its records applied.
 #[derive(Debug)]
 pub(super) struct Member {
@@ -69,6 +72,9 @@ impl<R: Read> Archive<R> {
                 b'g' => {
                     let body = self.body(size)?;
                     self.globals.update(Records::parse(&body)?);
+                    if self.globals.size() > MOST_GLOBALS {
+                        return Err(invalid("records for all members that are too long"));
+                    }
                 }
                 b'L' => long_name = Some(text(self.body(size)?)),
                 b'K' => long_link = Some(text(self.body(size)?)),
@@ -106,11 +112,11 @@ impl<R: Read> Archive<R> {
             mode: header.mode()? & 0o7777,
             uid: records.number("uid")?.map_or_else(|| header.uid(), Ok)?,
             gid: records.number("gid")?.map_or_else(|| header.gid(), Ok)?,
-            mtime: match records.value("mtime") {
+            mtime: possible(match records.value("mtime") {
                 Some(text) => pax::time(text)?,
                 // Binary numbers may be negative.
                 None => Time::from_seconds(header.mtime()? as i64),
-            },
+            }),
             size: records.number("size")?.map_or_else(|| header.entry_size(), Ok)?,
             xattrs: records.xattrs(),
             sparse: None,
@@ -212,6 +218,15 @@ impl<R: Read> Archive<R> {
         self.left = self.left.checked_sub(BLOCK as u64).ok_or_else(|| invalid("a sparse file without its map"))?;
         self.block()
     }
+}
+
+/// The nearest time that ext4 can keep, so that a layer has the same times on every file system.
+fn possible(time: Time) -> Time {
+    const NEWEST: i64 = (1 << 34) - (1 << 31) - 1;
+    if (-(1 << 31)..=NEWEST).contains(&time.seconds) {
+        return time;
+    }
+    Time::from_seconds(time.seconds.clamp(-(1 << 31), NEWEST))
 }
 
 /// GNU's long names end in a zero byte.

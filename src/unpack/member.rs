@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::archive::{Archive, Member, invalid};
 use super::root::{Before, path_of};
-use super::{IDS, Unpacking, Whiteouts, clean, fault, resolving};
+use super::{IDS, LONGEST_PATH, Unpacking, Whiteouts, clean, fault, resolving};
 use crate::digest::ContentDigest;
 use crate::listing::{Entry, Kind, join, split};
 use crate::seal::delta::{self, OPAQUE, set_xattr};
@@ -21,8 +21,9 @@ use crate::worker::message::Failure;
 impl Unpacking<'_> {
     pub(super) fn member<R: Read>(&mut self, member: Member, archive: &mut Archive<R>) -> Result<(), Failure> {
         let path = clean(&member.path)?;
+        self.taken.member(&member).map_err(|error| fault(&path, error))?;
         if matches!(member.kind, b'3' | b'4') {
-            self.warnings.push(format!("/{} is a device node: left out", escape(&path)));
+            self.warn(format!("/{} is a device node: left out", escape(&path)));
             return Ok(());
         }
         for id in [member.uid, member.gid] {
@@ -63,6 +64,9 @@ impl Unpacking<'_> {
             b'0' => Kind::File { size: member.size, content: ContentDigest([0; 32]) },
             b'1' => Kind::HardLink { to: clean(&member.link)? },
             b'2' if member.link.is_empty() => return Err(users("unpack", &path, "a symbolic link to nothing")),
+            b'2' if member.link.len() > LONGEST_PATH || member.link.contains(&0) => {
+                return Err(users("unpack", &path, "a symbolic link to what no path can be"));
+            }
             b'2' => Kind::Symlink { target: member.link.clone() },
             b'5' => Kind::Directory { opaque: false },
             b'6' => Kind::Fifo,
@@ -173,11 +177,19 @@ impl Unpacking<'_> {
     }
 }
 
+/// Decoders have other kinds of error for what is wrong with their input.
+fn damaged(error: io::Error) -> io::Error {
+    if error.raw_os_error().is_none() && error.kind() != io::ErrorKind::UnexpectedEof {
+        return invalid(&error.to_string());
+    }
+    error
+}
+
 fn copy<R: Read>(archive: &mut Archive<R>, file: &mut File, length: u64, buffer: &mut [u8]) -> io::Result<()> {
     let mut left = length;
     while left > 0 {
         let wanted = buffer.len().min(left.try_into().unwrap_or(usize::MAX));
-        let read = archive.read(&mut buffer[..wanted])?;
+        let read = archive.read(&mut buffer[..wanted]).map_err(damaged)?;
         if read == 0 {
             return Err(invalid("the member is shorter than it says"));
         }

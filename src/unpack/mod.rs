@@ -7,6 +7,7 @@
 //! the root of a fresh image. Knows nothing of compression and digests.
 
 mod archive;
+mod limits;
 mod member;
 mod pax;
 mod root;
@@ -21,12 +22,17 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Uid, chmodat, chownat, mkdirat, statat, utimensat};
 use rustix::io::Errno;
 
-use crate::listing::{Entry, Kind, Stack, join, scratch_root, split};
+use crate::action::Ids;
+use crate::listing::{Entry, Kind, Stack, scratch_root, split};
+use crate::seal::Recorded;
 use crate::seal::delta::{self, set_xattr, timestamps};
 use crate::seal::failure::{library, machine, users};
 use crate::text::escape;
 use crate::worker::message::Failure;
 use archive::{Archive, invalid};
+pub use limits::MAX_LAYER_SIZE;
+pub(crate) use limits::oversized;
+use limits::{LONGEST_NAME, LONGEST_PATH, Limited, Taken};
 use root::{Before, Root, path_of};
 
 /// What names that start with `.wh.` mean.
@@ -41,21 +47,44 @@ pub enum Whiteouts {
 /// Ids that the mapped range does not have.
 const IDS: u64 = 65_536;
 
+/// More warnings than anybody reads are counted only.
+const WARNINGS: usize = 100;
+
 /// Unpacks a plain tar into the empty directory `dir`. The answer is what was left out, and why.
 pub fn unpack(reader: impl Read, dir: &Path, whiteouts: Whiteouts) -> Result<Vec<String>, Failure> {
-    unpack_onto(reader, dir, whiteouts, &Stack::default())
+    unpack_onto(reader, dir, whiteouts, &Stack::default(), MAX_LAYER_SIZE, None)
 }
 
 /// As [`unpack`], for a layer that lies on others: directories that it uses without mentioning them get the mode, owner
-/// and attributes that they have beneath.
-pub fn unpack_onto(reader: impl Read, dir: &Path, whiteouts: Whiteouts, lower: &Stack) -> Result<Vec<String>, Failure> {
+/// and attributes that they have beneath. Where files can have one owner only, what the archive says of others goes into
+/// `owners` instead. Neither the tar nor the files in it may have
+/// more than `most` bytes.
+pub fn unpack_onto(
+    reader: impl Read,
+    dir: &Path,
+    whiteouts: Whiteouts,
+    lower: &Stack,
+    most: u64,
+    owners: Option<&mut Recorded>,
+) -> Result<Vec<String>, Failure> {
     let failed = |error| machine("open", b"", error);
-    let mut archive = Archive::new(reader);
+    let mut archive = Archive::new(Limited::new(reader, most));
     let root = Root::open(dir).map_err(failed)?;
-    let mut unpacking = Unpacking { root, whiteouts, lower, directories: HashMap::new(), warnings: Vec::new() };
+    let ids = if owners.is_some() { Ids::Single } else { Ids::Full };
+    let mut unpacking = Unpacking {
+        root,
+        whiteouts,
+        lower,
+        owners,
+        taken: Taken::new(most),
+        directories: HashMap::new(),
+        warnings: Vec::new(),
+        unsaid: 0,
+    };
     let entry = unpacking.beneath(b"")?;
-    delta::dress(dir, &entry).map_err(failed)?;
+    delta::dress(dir, &entry, ids).map_err(failed)?;
     let opened = unpacking.parent(b"")?;
+    unpacking.own(&opened, b".", &entry).map_err(failed)?;
     unpacking.finish_later(&opened, b".", entry).map_err(failed)?;
     let read = |error: io::Error| Failure { users: true, ..machine("read the archive for", b"", error) };
     while let Some(member) = archive.next().map_err(read)? {
@@ -71,11 +100,16 @@ struct Unpacking<'a> {
     root: Root,
     whiteouts: Whiteouts,
     lower: &'a Stack,
+    /// Owners that are not given to files.
+    owners: Option<&'a mut Recorded>,
+    taken: Taken,
     /// What directories get when nothing is put into them any more: attributes (children would inherit a default ACL)
     /// and times. By device and inode, since one directory may have been named in several ways, through links, and
     /// another may stand at its name by then.
     directories: HashMap<(u64, u64), Entry>,
     warnings: Vec<String>,
+    /// Warnings that were counted only.
+    unsaid: usize,
 }
 
 impl Unpacking<'_> {
@@ -88,18 +122,38 @@ impl Unpacking<'_> {
 
     /// The directory at `path`, made if need be with all that lead to it.
     fn parent(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, Failure> {
+        if let Some(directory) = self.existing(path)? {
+            return Ok(directory);
+        }
+        // Every name that leads to it, the shortest first; those that exist come before those that do not.
+        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..at]);
+        let ways: Vec<&[u8]> = slashes.chain([path]).collect();
+        let (mut low, mut high) = (0, ways.len() - 1);
+        while low < high {
+            let middle = (low + high) / 2;
+            match self.existing(ways[middle])? {
+                Some(_) => low = middle + 1,
+                None => high = middle,
+            }
+        }
+        let above = split(ways[low]).0;
+        let gone = || users("unpack", path, "the directory has gone");
+        let mut directory = self.existing(above)?.ok_or_else(gone)?;
+        for &path in &ways[low..] {
+            let (entry, name) = (self.beneath(path)?, split(path).1);
+            self.taken.entry(path.len()).map_err(|error| fault(path, error))?;
+            self.make_directory(&directory, name, &entry, false)?;
+            directory = root::child(&directory, name).map_err(|error| resolving(path, error))?;
+        }
+        self.root.used(path, &directory);
+        Ok(directory)
+    }
+
+    fn existing(&mut self, path: &[u8]) -> Result<Option<Rc<OwnedFd>>, Failure> {
         match self.root.directory(path) {
-            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::NOTDIR)) => {}
-            result => return result.map_err(|error| resolving(path, error)),
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::NOTDIR)) => Ok(None),
+            result => result.map(Some).map_err(|error| resolving(path, error)),
         }
-        let (above, name) = split(path);
-        if path.is_empty() {
-            return Err(users("unpack", path, "the directory has gone"));
-        }
-        let directory = self.parent(above)?;
-        let entry = self.beneath(path)?;
-        self.make_directory(&directory, name, &entry, false)?;
-        self.root.directory(path).map_err(|error| resolving(path, error))
     }
 
     /// Makes a directory, or takes the one that is there. `replace`: whatever else stands there goes; without it only a
@@ -129,9 +183,18 @@ impl Unpacking<'_> {
     }
 
     /// Owner first: changing it takes setuid bits and capabilities away.
-    fn own(&self, at: &OwnedFd, name: &[u8], entry: &Entry) -> io::Result<()> {
-        let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-        chownat(at, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    fn own(&mut self, at: &OwnedFd, name: &[u8], entry: &Entry) -> io::Result<()> {
+        match &mut self.owners {
+            None => {
+                let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+                chownat(at, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+            }
+            Some(owners) => {
+                // Whatever had this inode before has gone.
+                let stat = statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                owners.insert((stat.st_dev, stat.st_ino), (entry.uid, entry.gid));
+            }
+        }
         if !matches!(entry.kind, Kind::Symlink { .. }) {
             chmodat(at, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())?;
         }
@@ -146,7 +209,15 @@ impl Unpacking<'_> {
             match set_xattr(&path_of(at, name), attribute, &value) {
                 Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::PERM | Errno::OPNOTSUPP)) => {
                     let (path, attribute) = (escape(&entry.path), escape(attribute));
-                    self.warnings.push(format!("/{path}: the attribute {attribute} cannot be set here: left out"));
+                    self.warn(format!("/{path}: the attribute {attribute} cannot be set here: left out"));
+                }
+                // It may name somebody who does not exist here.
+                Err(error)
+                    if self.owners.is_some()
+                        && attribute.starts_with(b"system.posix_acl_")
+                        && Errno::from_io_error(&error) == Some(Errno::INVAL) =>
+                {
+                    self.warn(format!("/{}: its ACL names ids that are not there: left out", escape(&entry.path)));
                 }
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {
                     let why = "has a value that cannot be (damaged, or with ids that an image cannot have)";
@@ -157,6 +228,13 @@ impl Unpacking<'_> {
         }
         utimensat(at, name, &timestamps(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(())
+    }
+
+    fn warn(&mut self, warning: String) {
+        match self.warnings.len() < WARNINGS {
+            true => self.warnings.push(warning),
+            false => self.unsaid += 1,
+        }
     }
 
     fn finish(mut self) -> Result<Vec<String>, Failure> {
@@ -176,6 +254,9 @@ impl Unpacking<'_> {
                 self.complete(&directory, name, &entry).map_err(failed)?;
             }
         }
+        if self.unsaid > 0 {
+            self.warnings.push(format!("and {} more such warnings", self.unsaid));
+        }
         Ok(self.warnings)
     }
 }
@@ -189,8 +270,8 @@ fn fault(path: &[u8], error: io::Error) -> Failure {
 }
 
 fn resolving(path: &[u8], error: io::Error) -> Failure {
-    let hostile =
-        matches!(Errno::from_io_error(&error), Some(Errno::LOOP | Errno::NOENT | Errno::NOTDIR | Errno::XDEV));
+    let errno = Errno::from_io_error(&error);
+    let hostile = matches!(errno, Some(Errno::LOOP | Errno::NOENT | Errno::NOTDIR | Errno::XDEV | Errno::NAMETOOLONG));
     Failure { users: hostile, ..machine("unpack", path, error) }
 }
 
@@ -201,7 +282,16 @@ fn clean(name: &[u8]) -> Result<Vec<u8>, Failure> {
         if component == b".." {
             return Err(users("unpack", name, "a name with `..` may lead out of the image"));
         }
-        path = join(&path, component);
+        if component.len() > LONGEST_NAME {
+            return Err(users("unpack", &path, format!("a name in it has more than {LONGEST_NAME} bytes")));
+        }
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(component);
+    }
+    if path.len() > LONGEST_PATH {
+        return Err(users("unpack", &path[..LONGEST_NAME], format!("its path has more than {LONGEST_PATH} bytes")));
     }
     if path.contains(&0) {
         return Err(users("unpack", name, "a name with a zero byte"));

@@ -42,6 +42,11 @@ impl Records {
         self.values.is_empty()
     }
 
+    /// Bytes of all names and values.
+    pub fn size(&self) -> usize {
+        self.values.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() + 8 * self.pairs.len()
+    }
+
     /// The value of a record; an empty one means that there is none.
     pub fn value(&self, name: &str) -> Option<&[u8]> {
         self.values.get(name.as_bytes()).map(Vec::as_slice).filter(|value| !value.is_empty())

@@ -5,15 +5,16 @@
 //! never followed.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, openat, openat2, statat, unlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, openat, openat2, statat, unlinkat};
 use rustix::io::Errno;
 
 use crate::seal::delta::is_whiteout;
+use crate::store::trash::remove_tree;
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -55,6 +56,11 @@ impl Root {
         }
     }
 
+    /// Says which directory was used last.
+    pub fn used(&mut self, path: &[u8], directory: &Rc<OwnedFd>) {
+        self.last = Some((path.to_vec(), directory.clone()));
+    }
+
     /// What stands at `name`; nothing is removed.
     pub fn standing(&self, directory: &OwnedFd, name: &[u8]) -> io::Result<Before> {
         match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -79,7 +85,7 @@ impl Root {
         // The directory used last, or a link on the way to it, may be what goes.
         self.last = None;
         if is_directory {
-            remove_all(directory.as_fd(), name)?;
+            remove_tree(directory.as_fd(), name)?;
         } else {
             unlinkat(directory, name, AtFlags::empty())?;
         }
@@ -87,26 +93,14 @@ impl Root {
     }
 }
 
+/// The directory `name` of a directory, which is no link.
+pub(super) fn child(directory: &OwnedFd, name: &[u8]) -> io::Result<Rc<OwnedFd>> {
+    Ok(Rc::new(openat(directory, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?))
+}
+
 /// A path for the calls that know no directory descriptors (those on extended attributes).
 pub(super) fn path_of(directory: &OwnedFd, name: &[u8]) -> PathBuf {
     let mut path = format!("/proc/self/fd/{}/", directory.as_raw_fd()).into_bytes();
     path.extend_from_slice(name);
     PathBuf::from(std::ffi::OsString::from_vec(path))
-}
-
-fn remove_all(directory: BorrowedFd, name: &[u8]) -> io::Result<()> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let inner = openat(directory, name, flags, Mode::empty())?;
-    for item in Dir::read_from(&inner)? {
-        let item = item?;
-        let child = item.file_name().to_bytes();
-        if child == b"." || child == b".." {
-            continue;
-        }
-        match unlinkat(&inner, child, AtFlags::empty()) {
-            Err(Errno::ISDIR) => remove_all(inner.as_fd(), child)?,
-            other => other?,
-        }
-    }
-    Ok(unlinkat(directory, name, AtFlags::REMOVEDIR)?)
 }

@@ -2,13 +2,14 @@
 
 use rustix::io::Errno;
 
+use crate::action::Ids;
 use crate::digest::{Chain, ChainId, DiffId};
 use crate::listing::Entry;
 use crate::place;
 use crate::seal::check;
 use crate::seal::failure::library;
 
-use super::message::{Checked, Failure, Sealed};
+use super::message::{Checked, Failure};
 use super::{Files, Worker};
 
 /// What reading of something damaged may fail with; anything else says nothing about what lies there.
@@ -38,17 +39,21 @@ impl Worker<'_> {
         let mut out = files.next_file()?;
         // The name may be a link of the store.
         let directory = place::delta(stack).join(".");
-        let difference = match self.entries(&diff_id) {
-            Ok(listed) => differs(check::delta(&directory, deep), &listed, deep)?,
-            Err(failure) => Some(damage(failure)?),
+        let listed = self.entries(&diff_id).map_err(damage);
+        let relisted = |contents| {
+            let mut found = check::delta(&directory, contents)?;
+            self.own(&mut found, listed.as_deref().unwrap_or_default());
+            Ok(found)
+        };
+        let difference = match &listed {
+            Ok(listed) => differs(relisted(deep), listed, deep)?,
+            Err(Ok(why)) => Some(why.clone()),
+            Err(Err(failure)) => return Err(failure.clone()),
         };
         if difference.is_none() && !deep {
             return Ok(Checked::default());
         }
-        let mut relist = || -> Result<Sealed, Failure> {
-            check::delta(&directory, true)?.finish(&directory, (!ours).then_some(diff_id), &mut out)
-        };
-        match relist() {
+        match relisted(true).and_then(|found| found.finish(&directory, (!ours).then_some(diff_id), &mut out)) {
             Ok(sealed) => Ok(Checked { difference, relisted: Some(sealed) }),
             Err(failure) => {
                 let why = damage(failure)?;
@@ -61,10 +66,21 @@ impl Worker<'_> {
     pub(super) fn check_tree(&self, chain: &Chain, deep: bool) -> Result<Checked, Failure> {
         let listed = self.stack(chain)?.subtree(b"");
         let difference = match listed {
-            Ok(listed) => differs(check::tree(&place::tree(&chain.id()).join("."), deep), &listed, deep)?,
+            Ok(listed) => {
+                let mut found = check::tree(&place::tree(&chain.id()).join("."), deep);
+                found.iter_mut().for_each(|found| self.own(found, &listed));
+                differs(found, &listed, deep)?
+            }
             Err(error) => Some(error.to_string()),
         };
         Ok(Checked { difference, relisted: None })
+    }
+
+    /// Where all files belong to one, only the listing knows whose they are.
+    fn own(&self, found: &mut check::Relisted, listed: &[Entry]) {
+        if self.setting.ids == Ids::Single {
+            found.take_owners(listed);
+        }
     }
 
     fn entries(&self, diff_id: &DiffId) -> Result<Vec<Entry>, Failure> {

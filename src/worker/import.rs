@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use crate::action::Ids;
 use crate::digest::Chain;
 use crate::listing::{Entry, Kind, Time, View, join, scratch_root};
 use crate::seal::delta::{dress, within};
@@ -25,7 +26,7 @@ impl Worker<'_> {
         files: &mut Files,
     ) -> Result<Sealed, Failure> {
         let mut listing = files.next_file()?;
-        let lower = self.stack(parent)?;
+        let (lower, ids) = (self.stack(parent)?, self.setting.ids);
         let draft = self.store.new_draft(draft, Purpose::Import)?;
         let upper = draft.join("u");
         let root = lower.lookup(b"").map_err(|error| library("read listings", error))?;
@@ -33,27 +34,27 @@ impl Worker<'_> {
         if dest.is_empty() {
             fs::remove_dir(&upper).map_err(|error| failed("remove", &upper, error))?;
             fs::rename(&source, &upper).map_err(|error| failed("rename", &source, error))?;
-            dress_root(&upper, root.as_ref())?;
-            keep_known(&upper, b"", &lower.root())?;
+            dress_root(&upper, root.as_ref(), ids)?;
+            keep_known(&upper, b"", &lower.root(), ids)?;
         } else {
-            dress_root(&upper, root.as_ref())?;
-            let place = place(&upper, dest, &lower.root(), time)?;
+            dress_root(&upper, root.as_ref(), ids)?;
+            let place = place(&upper, dest, &lower.root(), time, ids)?;
             fs::rename(&source, within(&upper, dest)).map_err(|error| machine("import", dest, error))?;
             let known = place.filter(|view| view.exists());
             if let Some(view) = known {
-                keep_itself(&upper, dest, &view)?;
-                keep_known(&upper, dest, &view)?;
+                keep_itself(&upper, dest, &view, ids)?;
+                keep_known(&upper, dest, &view, ids)?;
             }
         }
         trash::remove(&[format!("imports/{name}")])?;
-        let sealed = seal(&upper, &lower, Times::All(time), &mut listing)?;
+        let sealed = seal(&upper, &lower, Times::All(time), ids, &mut listing)?;
         self.keep_delta(&draft, parent.id(), &sealed, listing)?;
         Ok(sealed)
     }
 }
 
 /// Makes the directories that lead to `dest`, as they are in the base; the directory of the base at `dest` itself.
-fn place<'a>(upper: &Path, dest: &[u8], root: &View<'a>, time: i64) -> Result<Option<View<'a>>, Failure> {
+fn place<'a>(upper: &Path, dest: &[u8], root: &View<'a>, time: i64, ids: Ids) -> Result<Option<View<'a>>, Failure> {
     let mut view = root.clone();
     let mut path = Vec::new();
     let names: Vec<&[u8]> = dest.split(|&byte| byte == b'/').collect();
@@ -67,27 +68,27 @@ fn place<'a>(upper: &Path, dest: &[u8], root: &View<'a>, time: i64) -> Result<Op
         fs::create_dir(&full).map_err(|error| machine("create", &path, error))?;
         let known = view.itself().map_err(|error| library("read listings", error))?.map(|lower| lower.entry);
         let entry = known.unwrap_or(Entry { mtime: Time::from_seconds(time), path: path.clone(), ..scratch_root() });
-        dress(&full, &entry).map_err(|error| machine("prepare", &path, error))?;
+        dress(&full, &entry, ids).map_err(|error| machine("prepare", &path, error))?;
     }
     Ok(Some(view))
 }
 
 /// A directory of the upper that the base has too gets the base's looks.
-fn keep_itself(upper: &Path, path: &[u8], view: &View) -> Result<(), Failure> {
+fn keep_itself(upper: &Path, path: &[u8], view: &View, ids: Ids) -> Result<(), Failure> {
     let full = within(upper, path);
     if !full.symlink_metadata().is_ok_and(|found| found.is_dir()) {
         return Ok(());
     }
     match view.itself().map_err(|error| library("read listings", error))?.map(|lower| lower.entry) {
         Some(entry) if matches!(entry.kind, Kind::Directory { .. }) => {
-            dress(&full, &entry).map_err(|error| machine("prepare", path, error))
+            dress(&full, &entry, ids).map_err(|error| machine("prepare", path, error))
         }
         _ => Ok(()),
     }
 }
 
 /// The same for all directories below.
-fn keep_known(upper: &Path, path: &[u8], view: &View) -> Result<(), Failure> {
+fn keep_known(upper: &Path, path: &[u8], view: &View, ids: Ids) -> Result<(), Failure> {
     let full = within(upper, path);
     if !full.symlink_metadata().is_ok_and(|found| found.is_dir()) {
         return Ok(());
@@ -102,8 +103,8 @@ fn keep_known(upper: &Path, path: &[u8], view: &View) -> Result<(), Failure> {
         let below = view.directory(name.as_bytes()).map_err(|error| library("read listings", error))?;
         if below.exists() {
             let child = join(path, name.as_bytes());
-            keep_itself(upper, &child, &below)?;
-            keep_known(upper, &child, &below)?;
+            keep_itself(upper, &child, &below, ids)?;
+            keep_known(upper, &child, &below, ids)?;
         }
     }
     Ok(())

@@ -2,12 +2,14 @@
 
 use std::io;
 
+use crate::action::Ids;
 use crate::compress::{Encoder, decoder};
 use crate::digest::{BlobDigest, Chain, ChainId, DiffId};
+use crate::listing::Stack;
 use crate::place;
 use crate::seal::failure::{library, machine, users};
-use crate::seal::{seal_unpacked, tar};
-use crate::unpack::{Whiteouts, unpack, unpack_onto};
+use crate::seal::{Owners, Recorded, seal_unpacked, tar};
+use crate::unpack::{Whiteouts, unpack_onto};
 
 use super::hashed::Hashed;
 use super::message::{Answer, Compression, Failure, Sealed};
@@ -18,9 +20,9 @@ impl Worker<'_> {
     pub(super) fn unpack_layer(
         &self,
         parent: &Chain,
-        diff_id: DiffId,
-        blob: BlobDigest,
+        (diff_id, blob): (DiffId, BlobDigest),
         draft: &str,
+        max_size: u64,
         files: &mut Files,
     ) -> Result<Sealed, Failure> {
         let (source, mut listing) = (files.next_file()?, files.next_file()?);
@@ -30,7 +32,9 @@ impl Worker<'_> {
         let mut raw = Hashed::new(source);
         let (decoder, _) = decoder(&mut raw).map_err(read)?;
         let mut plain = Hashed::new(decoder);
-        let warnings = unpack_onto(&mut plain, &draft.join("u"), Whiteouts::Oci, &lower);
+        let mut owners = Recorded::new();
+        let recorded = self.records_owners().then_some(&mut owners);
+        let warnings = unpack_onto(&mut plain, &draft.join("u"), Whiteouts::Oci, &lower, max_size, recorded);
         let drained = io::copy(&mut plain, &mut io::sink());
         let found = DiffId(plain.finish().0);
         let rest = io::copy(&mut raw, &mut io::sink());
@@ -53,22 +57,34 @@ impl Worker<'_> {
                 format!("the layer {blob} is not what its image says: its diff id is {found}, not {diff_id}"),
             ));
         }
-        let mut sealed = seal_unpacked(&draft.join("u"), Some(diff_id), &mut listing)?;
+        let mut sealed = seal_unpacked(&draft.join("u"), Some(diff_id), self.owners(&owners), &mut listing)?;
         sealed.warnings.splice(0..0, warnings);
         self.keep_delta(&draft, parent.id(), &sealed, listing)?;
         Ok(sealed)
     }
 
     /// A tar base becomes a layer of its own, with our tar of it.
-    pub(super) fn unpack_tar(&self, draft: &str, files: &mut Files) -> Result<Sealed, Failure> {
+    pub(super) fn unpack_tar(&self, draft: &str, max_size: u64, files: &mut Files) -> Result<Sealed, Failure> {
         let (source, mut listing) = (files.next_file()?, files.next_file()?);
         let draft = self.store.new_draft(draft, Purpose::Unpack(&Chain::default()))?;
         let (decoder, _) = decoder(source).map_err(|error| machine("read the tar of", b"", error))?;
-        let warnings = unpack(decoder, &draft.join("u"), Whiteouts::Literal)?;
-        let mut sealed = seal_unpacked(&draft.join("u"), None, &mut listing)?;
+        let mut owners = Recorded::new();
+        let recorded = self.records_owners().then_some(&mut owners);
+        let warnings =
+            unpack_onto(decoder, &draft.join("u"), Whiteouts::Literal, &Stack::default(), max_size, recorded)?;
+        let mut sealed = seal_unpacked(&draft.join("u"), None, self.owners(&owners), &mut listing)?;
         sealed.warnings.splice(0..0, warnings);
         self.keep_delta(&draft, ChainId::SCRATCH, &sealed, listing)?;
         Ok(sealed)
+    }
+
+    /// Owners that archives name are for the listing only.
+    fn records_owners(&self) -> bool {
+        self.setting.ids == Ids::Single
+    }
+
+    fn owners<'a>(&self, recorded: &'a Recorded) -> Owners<'a> {
+        if self.records_owners() { Owners::Recorded(recorded) } else { Owners::OnDisk }
     }
 
     /// The blob of the topmost layer.

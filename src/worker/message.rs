@@ -8,9 +8,24 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::action::{Attributes, Network};
+use crate::action::{Attributes, Ids, Network};
+use crate::check::Need;
 use crate::digest::{BlobDigest, Chain, ChainId, DiffId, TreeDigest};
 use crate::listing::Time;
+use crate::store::StoreKind;
+
+/// How the machine lets stacker work: the same for all jobs of a build.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// Which owners files can have on disk.
+    pub ids: Ids,
+    /// There is no user namespace: nothing can be mounted, no script run.
+    pub bare: bool,
+    /// Sandboxes show the /proc outside of them, since the kernel shows them no other.
+    pub shared_proc: bool,
+    /// How layers are stored.
+    pub store: StoreKind,
+}
 
 /// One job, done by one worker process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -26,11 +41,15 @@ pub enum Job {
         blob: BlobDigest,
         /// Unique name of the draft directory.
         draft: String,
+        /// Bytes that the layer may have without compression.
+        max_size: u64,
     },
     /// Unpack and normalise a tar base. Descriptors: tar (read), listing (write).
     UnpackTar {
         /// Unique name of the draft directory.
         draft: String,
+        /// Bytes that the layer may have without compression.
+        max_size: u64,
     },
     /// Copy `path` of a chain to `imports/NAME` with mode, owner and xattrs as they are there, then apply `attributes`.
     /// Descriptors: none. The answer is `Staged`.
@@ -70,6 +89,9 @@ pub enum Job {
     },
     /// Run a script and seal what it changed. Descriptors: log (write), listing (write).
     Run(Box<RunJob>),
+    /// Run a command in a throw-away copy of a root filesystem. Descriptors: with `terminal` the socket to send it over,
+    /// else standard input, output and error. The answer is `Ended`.
+    Shell(Box<ShellJob>),
     /// Write the layer tar of the topmost layer of `chain`, compressed. Descriptors: blob (write). The answer is `Packed`.
     Pack {
         /// The layer is the last of it.
@@ -110,6 +132,11 @@ pub enum Job {
         /// Relative to the roots directory: `drafts/x`, `imports/y`, `trash/z`.
         paths: Vec<String>,
     },
+    /// Try what runs need. Descriptors: none. The answer is `Probed`.
+    Probe {
+        /// Unique name of the draft directory.
+        draft: String,
+    },
 }
 
 /// A script to run.
@@ -134,6 +161,32 @@ pub struct RunJob {
     /// Unique name of the draft directory.
     pub draft: String,
 }
+
+/// A command to look around with: in what a run would see, in what it left when it failed, or in a layer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ShellJob {
+    /// What to run it in: the surroundings of a run, whose own script lies at `/stacker/run` and is not started.
+    /// `draft` is what is thrown away.
+    pub run: RunJob,
+    /// What is executed, with its arguments.
+    pub command: Vec<String>,
+    /// A failed run's draft to be opened.
+    pub failed: Option<FailedDraft>,
+    /// A terminal of the sandbox's own, with so many rows and columns.
+    pub terminal: Option<(u16, u16)>,
+}
+
+/// What a failed run left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedDraft {
+    /// Directory beneath `drafts`.
+    pub name: String,
+    /// The command works on the draft itself rather than on a copy.
+    pub itself: bool,
+}
+
+/// The file of a draft that holds the [`RunJob`] that it was made for.
+pub const JOB_FILE: &str = "job";
 
 /// How a blob is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -167,13 +220,31 @@ pub enum Answer {
     Checked(Checked),
     /// Done, nothing to tell.
     Done,
+    /// What was tried, and how it went.
+    Probed(Vec<Probed>),
     /// The script ended with this exit code, or by this signal (128 + number).
     RunFailed {
         /// As a shell would say it.
         code: i32,
     },
+    /// The command ended with this exit code, or by this signal (128 + number).
+    Ended {
+        /// As a shell would say it.
+        code: i32,
+    },
     /// The job failed at a step, for a reason that a person can read.
     Failed(Failure),
+}
+
+/// One thing that was tried.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Probed {
+    /// What.
+    pub need: Need,
+    /// Whether it is there.
+    pub ok: bool,
+    /// What was seen.
+    pub found: String,
 }
 
 /// The result of sealing.

@@ -9,8 +9,10 @@ mod hashed;
 mod import;
 mod layers;
 pub mod message;
+mod probe;
 mod run;
 pub mod sandbox;
+mod shell;
 mod stage;
 
 use std::fs::File;
@@ -24,26 +26,33 @@ use crate::digest::{Chain, ChainId, DiffId};
 use crate::listing::{Listing, Stack};
 use crate::place;
 use crate::seal::failure::{library, machine};
-use crate::store::{self, Purpose, SnapshotStore, StoreKind, failed, trash};
-use message::{Answer, Failure, Job, Sealed};
+use crate::store::{self, Purpose, SnapshotStore, failed, trash};
+use message::{Answer, Failure, Job, Sealed, Setting};
+pub use probe::own_proc;
 
-/// Does a job, in a store of this kind.
-pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd, store: StoreKind) -> Answer {
-    let worker = Worker { listings, store: store::of(store) };
+/// Does a job.
+pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd, setting: Setting) -> Answer {
+    let worker = Worker { listings, setting, store: store::of(setting.store) };
     let mut files = Files(descriptors.into_iter());
     let answer = match job {
-        Job::UnpackLayer { parent, diff_id, blob, draft } => {
-            worker.unpack_layer(&parent, diff_id, blob, &draft, &mut files).map(Answer::Sealed)
+        Job::UnpackLayer { parent, diff_id, blob, draft, max_size } => {
+            let sealed = worker.unpack_layer(&parent, (diff_id, blob), &draft, max_size, &mut files);
+            or_nothing(&draft, sealed).map(Answer::Sealed)
         }
-        Job::UnpackTar { draft } => worker.unpack_tar(&draft, &mut files).map(Answer::Sealed),
+        Job::UnpackTar { draft, max_size } => {
+            or_nothing(&draft, worker.unpack_tar(&draft, max_size, &mut files)).map(Answer::Sealed)
+        }
         Job::StageFromLayer { chain, path, attributes, time, name } => {
             worker.stage_from_layer(&chain, &path, &attributes, time, &name).map(Answer::Staged)
         }
-        Job::Own { name, attributes, time } => stage::own(&staged(&name), &attributes, time).map(|()| Answer::Done),
+        Job::Own { name, attributes, time } => {
+            stage::own(&staged(&name), &attributes, time, setting.ids).map(|()| Answer::Done)
+        }
         Job::Import { parent, name, dest, time, draft } => {
             worker.import(&parent, &name, &dest, time, &draft, &mut files).map(Answer::Sealed)
         }
         Job::Run(job) => worker.run(*job, &mut files),
+        Job::Shell(job) => worker.shell(*job, &mut files),
         Job::Pack { chain, compression } => worker.pack(&chain, compression, &mut files),
         Job::Tree { chain } => worker.store.make_tree(&chain).map(|()| Answer::Done),
         Job::CheckDelta { stack, diff_id, ours, deep } => {
@@ -52,6 +61,7 @@ pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd, store: St
         Job::CheckTree { chain, deep } => worker.check_tree(&chain, deep).map(Answer::Checked),
         Job::SetAside { paths } => trash::set_aside(&paths).map(|()| Answer::Done),
         Job::Remove { paths } => trash::remove(&paths).map(|()| Answer::Done),
+        Job::Probe { draft } => worker.probe(&draft).map(Answer::Probed),
     };
     answer.unwrap_or_else(Answer::Failed)
 }
@@ -60,6 +70,7 @@ pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd, store: St
 struct Worker<'a> {
     listings: BorrowedFd<'a>,
     store: &'static dyn SnapshotStore,
+    setting: Setting,
 }
 
 /// The descriptors of a job, in the order that its variant names.
@@ -104,6 +115,15 @@ impl Worker<'_> {
             None => trash::remove_path(draft),
         }
     }
+}
+
+/// What was unpacked in vain goes at once: it may be as large as a layer can be, and nobody looks into it.
+fn or_nothing(draft: &str, sealed: Result<Sealed, Failure>) -> Result<Sealed, Failure> {
+    if sealed.is_err() {
+        // The failure that there is says more than another one; what stays is swept with the drafts.
+        let _ = trash::remove(&[format!("drafts/{draft}")]);
+    }
+    sealed
 }
 
 /// The staged tree beneath a directory of `imports`.

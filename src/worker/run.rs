@@ -1,14 +1,14 @@
 //! Running a script on its base and sealing what it changed.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::listing::Stack;
 use crate::seal::delta::{mtime, stat};
 use crate::seal::failure::library;
 use crate::seal::{Times, dress_root, seal};
 
-use super::message::{Answer, Failure, RunJob};
+use super::message::{Answer, Failure, JOB_FILE, RunJob};
 use super::sandbox::{self, Sandbox};
 use super::{Files, Purpose, Worker, failed, staged};
 
@@ -18,34 +18,46 @@ impl Worker<'_> {
         let (output, mut listing) = (files.next()?, files.next_file()?);
         let lower = self.stack(&job.parent)?;
         let draft = self.store.new_draft(&job.draft, Purpose::Run(&job.parent))?;
+        // Before there is a failure, which may be that the disk is full.
+        note_job(&job, &draft)?;
         let upper = draft.join("u");
         // The file system's clock, which is the one that stamps what the script writes.
         let upper_made = mtime(&stat(&upper).map_err(|error| failed("stat", &upper, error))?);
         let root = lower.lookup(b"").map_err(|error| library("read listings", error))?;
-        dress_root(&upper, root.as_ref())?;
+        dress_root(&upper, root.as_ref(), self.setting.ids)?;
         let code = self.in_sandbox(&job, &draft, &lower, output)?;
         if code != 0 {
             return Ok(Answer::RunFailed { code });
         }
         let times = Times::Clamp { newest: job.newest, time: job.time, upper_made };
-        let sealed = seal(&upper, &lower, times, &mut listing)?;
+        let sealed = seal(&upper, &lower, times, self.setting.ids, &mut listing)?;
         self.keep_delta(&draft, job.parent.id(), &sealed, listing)?;
         Ok(Answer::Sealed(sealed))
     }
 
-    fn in_sandbox(&self, job: &RunJob, draft: &std::path::Path, base: &Stack, output: OwnedFd) -> Result<i32, Failure> {
+    fn in_sandbox(&self, job: &RunJob, draft: &Path, base: &Stack, output: OwnedFd) -> Result<i32, Failure> {
         let mounts: Vec<(String, PathBuf)> =
             job.mounts.iter().map(|(place, name)| (place.clone(), staged(name))).collect();
         sandbox::run(Sandbox {
             layer: &job.layer,
             script: &job.script,
+            command: &[sandbox::SCRIPT.to_owned()],
             environment: &job.environment,
             lowers: &self.lowers(&job.parent),
             draft,
+            left: None,
             mounts: &mounts,
             network: job.network,
             base,
-            output,
+            streams: sandbox::Streams::Output(output),
+            setting: self.setting,
         })
     }
+}
+
+/// Writes down what a draft is made for, should somebody want to open it after a failure.
+fn note_job(job: &RunJob, draft: &Path) -> Result<(), Failure> {
+    let path = draft.join(JOB_FILE);
+    let text = serde_json::to_vec(job).map_err(std::io::Error::from);
+    text.and_then(|text| std::fs::write(&path, text)).map_err(|error| failed("write", &path, error))
 }

@@ -8,11 +8,12 @@ use std::path::Path;
 use nix::mount::{MsFlags, mount};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid, chmodat, chownat};
 
-use crate::action::Attributes;
+use crate::action::{Attributes, Ids};
 use crate::digest::{Chain, TreeDigest};
 use crate::listing::{Entry, Kind, Time, apply, join, order, tree_digest};
+use crate::place;
 use crate::seal::delta::{mtime, set_mtime, set_xattr, stat, within, xattrs};
-use crate::seal::failure::{machine, users};
+use crate::seal::failure::{library, machine, users};
 use crate::seal::hash_file;
 
 use super::message::Failure;
@@ -33,16 +34,51 @@ impl Worker<'_> {
         for path in [&directory, &view] {
             fs::create_dir(path).map_err(|error| failed("create", path, error))?;
         }
+        if self.setting.bare {
+            // Nothing can be mounted, so the layers are laid over each other in a directory.
+            self.store.make_tree(chain)?;
+            fs::remove_dir(&view).map_err(|error| failed("remove", &view, error))?;
+            return self.stage_from(&place::tree(&chain.id()), chain, path, attributes, time, &directory);
+        }
         self.mount_view(chain, &view)?;
-        let mut entries = copy(&within(&view, path), &directory.join("t"))?;
-        // Sorted as listings are; a directory is never far from its children.
-        entries.sort_by(order);
+        let digest = self.stage_from(&view, chain, path, attributes, time, &directory)?;
         nix::mount::umount2(&view, nix::mount::MntFlags::MNT_DETACH)
             .map_err(|error| failed("unmount", &view, error.into()))?;
         fs::remove_dir(&view).map_err(|error| failed("remove", &view, error))?;
-        let digest = tree_digest(&entries);
-        finish(&directory.join("t"), entries, attributes, time)?;
         Ok(digest)
+    }
+
+    /// `root` shows the chain.
+    fn stage_from(
+        &self,
+        root: &Path,
+        chain: &Chain,
+        path: &[u8],
+        attributes: &Attributes,
+        time: i64,
+        directory: &Path,
+    ) -> Result<TreeDigest, Failure> {
+        let mut entries = copy(&within(root, path), &directory.join("t"))?;
+        if self.setting.ids == Ids::Single {
+            self.restore_owners(chain, path, &mut entries)?;
+        }
+        // Sorted as listings are; a directory is never far from its children.
+        entries.sort_by(order);
+        let digest = tree_digest(&entries);
+        finish(&directory.join("t"), entries, attributes, time, self.setting.ids)?;
+        Ok(digest)
+    }
+
+    /// The owners that the listings know, which the files on disk could not be given to.
+    fn restore_owners(&self, chain: &Chain, path: &[u8], entries: &mut [Entry]) -> Result<(), Failure> {
+        let stack = self.stack(chain)?;
+        for entry in entries {
+            let full = if entry.path.is_empty() { path.to_vec() } else { join(path, &entry.path) };
+            if let Some(known) = stack.lookup(&full).map_err(|error| library("read listings", error))? {
+                (entry.uid, entry.gid) = (known.uid, known.gid);
+            }
+        }
+        Ok(())
     }
 
     /// A chain to read from, mounted in a mount namespace of this worker's own.
@@ -64,20 +100,22 @@ impl Worker<'_> {
 }
 
 /// Gives a staged tree its overrides and times. The main process has staged it as the sandbox's root.
-pub(super) fn own(tree: &Path, attributes: &Attributes, time: i64) -> Result<(), Failure> {
+pub(super) fn own(tree: &Path, attributes: &Attributes, time: i64, ids: Ids) -> Result<(), Failure> {
     let mut entries = Vec::new();
     describe(tree, b"", &mut entries)?;
-    finish(tree, entries, &Attributes { mode: None, ..*attributes }, time)
+    finish(tree, entries, &Attributes { mode: None, ..*attributes }, time, ids)
 }
 
 /// Mode, owner and attributes of each entry with the overrides, and the time of all: children before their directory.
-fn finish(tree: &Path, mut entries: Vec<Entry>, attributes: &Attributes, time: i64) -> Result<(), Failure> {
+fn finish(tree: &Path, mut entries: Vec<Entry>, attributes: &Attributes, time: i64, ids: Ids) -> Result<(), Failure> {
     for entry in entries.iter_mut().rev() {
         apply(attributes, entry);
         let full = within(tree, &entry.path);
         let set = || -> io::Result<()> {
-            let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-            chownat(CWD, &full, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+            if ids == Ids::Full {
+                let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+                chownat(CWD, &full, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+            }
             if !matches!(entry.kind, Kind::Symlink { .. }) {
                 // After the owner: changing that takes setuid bits and capabilities away.
                 chmodat(CWD, &full, Mode::from_raw_mode(entry.mode), AtFlags::empty())?;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use stacker::action::Network;
-use stacker::worker::message::Failure;
+use stacker::worker::message::{Failure, Setting};
 
 use crate::worker::{Job, Outcome, ROLE};
 
@@ -61,6 +61,7 @@ impl Site {
             draft: "drafts/one".into(),
             mounts: Vec::new(),
             network: Network::Host,
+            setting: Setting::default(),
         };
         Site { directory, job }
     }

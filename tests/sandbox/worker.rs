@@ -14,8 +14,8 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use serde::{Deserialize, Serialize};
 use stacker::action::Network;
 use stacker::listing::{Entry, Kind, Listing, Stack, Time};
-use stacker::worker::message::Failure;
-use stacker::worker::sandbox::{Sandbox, run};
+use stacker::worker::message::{Failure, Setting};
+use stacker::worker::sandbox::{SCRIPT, Sandbox, Streams, run};
 
 pub const ROLE: &str = "worker";
 
@@ -29,6 +29,8 @@ pub struct Job {
     pub draft: PathBuf,
     pub mounts: Vec<(String, PathBuf)>,
     pub network: Network,
+    #[serde(default)]
+    pub setting: Setting,
 }
 
 /// What the worker prints at the end.
@@ -59,13 +61,16 @@ pub fn main(job: &str) -> ExitCode {
     let outcome = run(Sandbox {
         layer: &job.layer,
         script: &job.script,
+        command: &[SCRIPT.to_owned()],
         environment: &job.environment,
         lowers: &job.lowers,
         draft: &job.draft,
+        left: None,
         mounts: &job.mounts,
         network: job.network,
         base: &base,
-        output: std::io::stderr().as_fd().try_clone_to_owned().expect("duplicate the output"),
+        streams: Streams::Output(std::io::stderr().as_fd().try_clone_to_owned().expect("duplicate the output")),
+        setting: job.setting,
     });
     drop(inherited);
     // As sealing will.

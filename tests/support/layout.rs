@@ -84,3 +84,24 @@ pub fn layout(root: &Path, broken: Broken) {
         _ => {}
     }
 }
+
+/// Gives the one image another layer: its blob, and the tar in it.
+pub fn replace_layer(root: &Path, packed: &[u8], tar: &[u8]) {
+    let read = |digest: &serde_json::Value| -> serde_json::Value {
+        let bytes = fs::read(path(root, digest.as_str().unwrap())).unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    };
+    let mut index: serde_json::Value = serde_json::from_slice(&fs::read(root.join("index.json")).unwrap()).unwrap();
+    let mut manifest = read(&index["manifests"][0]["digest"]);
+    let mut config = read(&manifest["config"]["digest"]);
+    config["rootfs"]["diff_ids"][0] = format!("sha256:{}", stacker::digest::hex(&Sha256::digest(tar))).into();
+    let put = |descriptor: &mut serde_json::Value, bytes: &[u8]| {
+        let (digest, size) = blob(root, bytes);
+        (descriptor["digest"], descriptor["size"]) = (digest.into(), size.into());
+    };
+    put(&mut manifest["config"], config.to_string().as_bytes());
+    put(&mut manifest["layers"][0], packed);
+    manifest["layers"][0]["mediaType"] = "application/vnd.oci.image.layer.v1.tar+gzip".into();
+    put(&mut index["manifests"][0], manifest.to_string().as_bytes());
+    fs::write(root.join("index.json"), index.to_string()).unwrap();
+}

@@ -3,6 +3,7 @@
 
 pub mod archive;
 pub mod base;
+pub mod container;
 pub mod debian;
 pub mod identity;
 pub mod inner;
@@ -10,6 +11,8 @@ pub mod layout;
 pub mod mapped;
 pub mod registry;
 pub mod space;
+pub mod terminal;
+pub mod unpacked;
 pub mod volume;
 
 /// Set where tests that need subordinate ids may be left out, which otherwise is a failure.

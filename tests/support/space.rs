@@ -10,6 +10,7 @@ use stacker::compress::decoder;
 use stacker::digest::DiffId;
 use stacker::export::metadata::{LayerReport, Metadata, Status};
 use stacker::oci::Layout;
+use stacker::record::Record;
 
 use super::identity::{Identity, identities};
 use super::volume::Volume;
@@ -87,6 +88,11 @@ impl Space {
         self.volume.as_ref()
     }
 
+    /// Whether there is anything in the roots directory.
+    pub fn has_roots(&self) -> bool {
+        fs::read_dir(self.roots_dir()).is_ok_and(|mut entries| entries.next().is_some())
+    }
+
     /// Removes all that is in the roots directory, as the user who owns it cannot.
     pub fn forget_roots(&self) {
         let roots = self.roots_dir();
@@ -106,6 +112,17 @@ impl Space {
 
     pub fn identity(&self) -> Identity {
         self.identity
+    }
+
+    /// All of it.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Gives everything that is there to a user.
+    pub fn give_all(&self, uid: u32, gid: u32) {
+        let status = Command::new("chown").arg("-hR").arg(format!("{uid}:{gid}")).arg(&self.directory).status();
+        assert!(status.unwrap().success(), "chown {}", self.directory.display());
     }
 
     /// A path in the working directory.
@@ -176,12 +193,22 @@ impl Space {
 
     fn command_under(&self, wrapper: &[&str], arguments: &[&str]) -> Command {
         let program = self.program();
-        let mut command = self.other_program(&[wrapper, &[program.to_str().unwrap()], arguments].concat());
+        // Before what is not for the program.
+        let end = arguments.iter().position(|argument| *argument == "--").unwrap_or(arguments.len());
+        let (own, others) = arguments.split_at(end);
+        let mut command = self.other_program(&[wrapper, &[program.to_str().unwrap()], own].concat());
         command.arg("--stacker-dir").arg(self.stacker_dir()).arg("--roots-dir").arg(self.roots_dir());
         if arguments.first() == Some(&"build") && !arguments.contains(&"--metadata-file") {
             command.arg("--metadata-file").arg(self.metadata_file());
         }
+        command.args(others);
         command
+    }
+
+    /// The program with its directories, for a shell: `$STACKER build`.
+    pub fn command_line(&self) -> String {
+        let (program, store, roots) = (self.program(), self.stacker_dir(), self.roots_dir());
+        format!("{} --stacker-dir {} --roots-dir {}", program.display(), store.display(), roots.display())
     }
 
     /// Another program with its arguments, as the same user in the same directory.
@@ -231,6 +258,17 @@ impl Space {
         })
     }
 
+    /// The kinds of sandbox that built what the cache knows.
+    pub fn tiers(&self) -> Vec<String> {
+        let directories = ["fresh", "records"].map(|name| self.stacker_dir().join(name));
+        let files = directories.iter().flat_map(|path| fs::read_dir(path).unwrap());
+        let tier = |path: &Path| serde_json::from_slice::<Record>(&fs::read(path).unwrap()).unwrap().result.tier;
+        let mut tiers: Vec<String> = files.map(|entry| tier(&entry.unwrap().path())).collect();
+        tiers.sort();
+        tiers.dedup();
+        tiers
+    }
+
     fn metadata_file(&self) -> PathBuf {
         self.path("metadata.json")
     }
@@ -239,7 +277,8 @@ impl Space {
         self.directory.join("bin/stacker")
     }
 
-    fn give(&self, path: &Path) {
+    /// Gives a file to the user.
+    pub fn give(&self, path: &Path) {
         if let Some((uid, gid)) = self.identity.owner() {
             chown(path, Some(uid), Some(gid)).unwrap();
         }

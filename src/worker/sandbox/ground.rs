@@ -10,9 +10,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::Sandbox;
 use super::step::{During, users_fault};
-use crate::action::Network;
+use super::{Sandbox, pretend};
+use crate::action::{Ids, Network};
 use crate::listing::{Kind, Stack};
 use crate::text::escape;
 use crate::worker::message::Failure;
@@ -51,7 +51,7 @@ pub struct Place {
 /// What a mount point shows.
 #[derive(Debug)]
 pub enum Mount {
-    /// A fresh procfs.
+    /// A fresh procfs, or the one outside.
     Proc,
     /// A tmpfs with a few device nodes.
     Dev,
@@ -80,6 +80,10 @@ impl Ground {
             directory(path).during(format!("create {}", path.display()))?;
         }
         file(&ground.stacker.join("run"), sandbox.script.as_bytes(), 0o755).during("write the script")?;
+        if sandbox.setting.ids == Ids::Single {
+            file(&ground.stacker.join(pretend::APT_FILE), pretend::APT_CONFIGURATION, 0o644)
+                .during("write apt.conf")?;
+        }
         ground.places = places(sandbox, &ground)?;
         for place in ground.places.iter().filter(|place| !place.is_inside_stacker()) {
             ground.reserve(place, sandbox.base)?;

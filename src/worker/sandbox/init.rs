@@ -34,7 +34,7 @@ const EVERYBODY: Pid = Pid::from_raw(-1);
 
 /// The life of PID 1.
 pub fn live(sandbox: Sandbox, ground: &Ground, program: &Program, orders: PipeReader, report: PipeWriter) -> i32 {
-    sys::close_except(&[orders.as_raw_fd(), report.as_raw_fd(), sandbox.output.as_raw_fd()]);
+    sys::close_except(&sandbox.streams.and([orders.as_raw_fd(), report.as_raw_fd()]));
     let told = match supervise(sandbox, ground, program, orders) {
         Ok(code) => Report::Ended(code),
         Err(failure) => Report::Failed(failure),
@@ -49,7 +49,7 @@ fn supervise(sandbox: Sandbox, ground: &Ground, program: &Program, orders: PipeR
     let children = SigSet::from(Signal::SIGCHLD);
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let children = SignalFd::with_flags(&children, flags).during("watch for ended processes")?;
-    let script = program.start(sandbox.output, sandbox.network)?;
+    let script = program.start(sandbox.streams, sandbox.network, sandbox.setting.ids)?;
     // The script has no business in these files; being in a nested namespace, it could only list them anyway.
     prctl::set_dumpable(false).during("disown its files in /proc")?;
     Family { script, code: None, deadline: None, orders, children }.outlive()

@@ -9,13 +9,15 @@ mod ground;
 mod init;
 mod kernel;
 mod loopback;
+mod pretend;
 mod root;
 mod script;
 mod step;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -31,10 +33,11 @@ use nix::unistd::Pid;
 use crate::action::Network;
 use crate::listing::Stack;
 use crate::sys::{self, Fork};
-use crate::worker::message::Failure;
+use crate::worker::message::{Failure, Setting};
 use ground::Ground;
 use script::Program;
 use step::{During, Report, machine_fault};
+pub use streams::Streams;
 
 /// The directory of the draft that is `/stacker` in the sandbox; it stays there for whoever wants what a script left.
 pub const STACKER: &str = "s";
@@ -43,30 +46,42 @@ pub const STACKER: &str = "s";
 pub struct Sandbox<'a> {
     /// Title of PID 1.
     pub layer: &'a str,
-    /// Executed as it is; starts with `#!`.
+    /// What lies at `/stacker/run`; starts with `#!`.
     pub script: &'a str,
+    /// What is executed, with its arguments; a name without `/` is looked for in the environment's PATH.
+    pub command: &'a [String],
     /// The whole of it.
     pub environment: &'a BTreeMap<String, String>,
     /// The base's directories, topmost first, relative to the working directory.
     pub lowers: &'a [PathBuf],
     /// A directory, relative too, that holds the upper `u`; all else in it is made here.
     pub draft: &'a Path,
+    /// What an earlier sandbox left in `/stacker`: shown there too, never changed.
+    pub left: Option<&'a Path>,
     /// (absolute place in the sandbox, what is shown there read-only).
     pub mounts: &'a [(String, PathBuf)],
     /// Network mode.
     pub network: Network,
     /// The listings of the base: where its links lead.
     pub base: &'a Stack,
-    /// Standard output and error of the script.
-    pub output: OwnedFd,
+    /// Standard input, output and error of the script.
+    pub streams: Streams,
+    /// What the machine has for it.
+    pub setting: Setting,
 }
+
+/// Where the script lies in the sandbox.
+pub const SCRIPT: &str = "/stacker/run";
 
 /// Runs the script to its end. Returns its exit code as a shell would say it: 128 + number for a signal.
 ///
-/// For a single-threaded process that is user 0 of a user namespace with ids 0 to 65535, with all capabilities and a
+/// For a single-threaded process that is user 0 of a user namespace, with ids 0 to 65535 or that one alone, with all capabilities and a
 /// mount namespace of that user namespace, in the roots directory. SIGTERM while it runs ends the script; the result is
 /// then a failure with EINTR, whatever the script made of it.
 pub fn run(sandbox: Sandbox) -> Result<i32, Failure> {
+    if sandbox.setting.bare {
+        return Err(machine_fault("run the script", "there is no user namespace to run it in"));
+    }
     let program = Program::new(&sandbox)?;
     let ground = Ground::prepare(&sandbox)?;
     let (orders_end, orders) = io::pipe().during("create a pipe")?;
@@ -93,7 +108,7 @@ fn leave(life: impl FnOnce() -> i32) -> ! {
 
 /// The process between: starts PID 1 in a new pid namespace and ends with it.
 fn wait_for_init(sandbox: Sandbox, ground: &Ground, program: &Program, orders: PipeReader, report: PipeWriter) -> i32 {
-    sys::close_except(&[orders.as_raw_fd(), report.as_raw_fd(), sandbox.output.as_raw_fd()]);
+    sys::close_except(&sandbox.streams.and([orders.as_raw_fd(), report.as_raw_fd()]));
     let forked = prctl::set_pdeathsig(Signal::SIGKILL)
         .during("follow the worker's death")
         .and_then(|()| unshare(CloneFlags::CLONE_NEWPID).during("unshare the pid namespace"))

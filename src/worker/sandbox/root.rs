@@ -13,6 +13,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
 use super::ground::{Ground, Mount, Place};
 use super::step::{During, machine_fault};
 use super::{Sandbox, kernel};
+use crate::action::Ids;
 use crate::worker::message::Failure;
 
 /// mount(2) takes its options in one page.
@@ -32,10 +33,7 @@ pub fn enter(sandbox: &Sandbox, ground: &Ground) -> Result<(), Failure> {
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).during("make mounts private")?;
     let root = overlay(sandbox, ground)?;
     for place in &ground.places {
-        place
-            .mount(&root, sandbox)
-            .during(format!("mount {}", place.name))
-            .map_err(|failure| place.explain(failure))?;
+        place.mount(&root, sandbox).during(format!("mount {}", place.name))?;
     }
     nix::unistd::fchdir(&root).during("enter the new root")?;
     nix::unistd::pivot_root(".", ".").during("pivot root")?;
@@ -64,18 +62,23 @@ fn overlay(sandbox: &Sandbox, ground: &Ground) -> Result<OwnedFd, Failure> {
 fn mount_overlay(sandbox: &Sandbox, ground: &Ground, top: Option<&Path>, work: &Path) -> Result<OwnedFd, Failure> {
     let lowers = top.into_iter().chain(sandbox.lowers.iter().map(PathBuf::as_path)).chain([ground.skeleton.as_path()]);
     let lowers: Vec<&OsStr> = lowers.map(Path::as_os_str).collect();
-    let mut options = OsString::from("userxattr,volatile,lowerdir=");
-    options.push(lowers.join(OsStr::new(":")));
-    options.push(",upperdir=");
-    options.push(&ground.upper);
-    options.push(",workdir=");
-    options.push(work);
+    let options = overlay_options(&lowers, &ground.upper, work);
     if options.len() >= PAGE {
         return Err(machine_fault("mount overlay", &format!("{} layers do not fit one mount", lowers.len())));
     }
     mount(Some("overlay"), &ground.root, Some("overlay"), MsFlags::empty(), Some(options.as_os_str()))
         .during("mount overlay")?;
     open(&ground.root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).during("open the new root")
+}
+
+fn overlay_options(lowers: &[&OsStr], upper: &Path, work: &Path) -> OsString {
+    let mut options = OsString::from("userxattr,volatile,lowerdir=");
+    options.push(lowers.join(OsStr::new(":")));
+    options.push(",upperdir=");
+    options.push(upper);
+    options.push(",workdir=");
+    options.push(work);
+    options
 }
 
 /// Makes mount points in a layer above the base, where the directories that lead to them look as they do in the base.
@@ -117,30 +120,32 @@ fn copy_attributes(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 impl Place {
-    /// The kernel shows no fresh procfs to whom parts of the present one are hidden.
-    fn explain(&self, mut failure: Failure) -> Failure {
-        if matches!(self.mount, Mount::Proc) && failure.errno == Some(nix::errno::Errno::EPERM as i32) {
-            failure.message += "; is this a container that hides parts of /proc? Start it with all of it (docker: \
-                                --security-opt systempaths=unconfined, podman: --security-opt unmask=ALL, Kubernetes: \
-                                procMount: Unmasked)";
-        }
-        failure
-    }
-
     fn mount(&self, root: &OwnedFd, sandbox: &Sandbox) -> io::Result<()> {
         let covered = find(root, &self.path)?;
         let at = magic(&covered);
         // A descriptor opened before the mount names what the mount covers; one opened after it, what it shows.
         let shown = || find(root, &self.path);
         match &self.mount {
+            // What hides parts of it comes along, and cannot be taken off.
+            Mount::Proc if sandbox.setting.shared_proc => {
+                mount(Some("/proc"), &at, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?
+            }
             Mount::Proc => mount(Some("proc"), &at, Some("proc"), kernel::inert(), NONE)?,
             Mount::Dev => {
                 let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
                 mount(Some("tmpfs"), &at, Some("tmpfs"), flags, Some("mode=755,size=65536k"))?;
-                fill_dev(&magic(&shown()?))?;
+                fill_dev(&magic(&shown()?), sandbox.setting.ids)?;
             }
             Mount::Sys => kernel::mount_sys(&at, sandbox.network)?,
-            Mount::Stacker(source) => mount(Some(source), &at, NONE, MsFlags::MS_BIND, NONE)?,
+            Mount::Stacker(source) => match sandbox.left {
+                None => mount(Some(source), &at, NONE, MsFlags::MS_BIND, NONE)?,
+                Some(left) => {
+                    let work = source.with_extension("w");
+                    fs::create_dir(&work)?;
+                    let options = overlay_options(&[left.as_os_str()], source, &work);
+                    mount(Some("overlay"), &at, Some("overlay"), MsFlags::empty(), Some(options.as_os_str()))?;
+                }
+            },
             Mount::ReadOnly(source) => {
                 mount(Some(source), &at, NONE, MsFlags::MS_BIND, NONE)?;
                 let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
@@ -152,7 +157,7 @@ impl Place {
 }
 
 /// What every program expects in `/dev`, and nothing of the machine's.
-fn fill_dev(dev: &Path) -> io::Result<()> {
+fn fill_dev(dev: &Path, ids: Ids) -> io::Result<()> {
     for name in DEVICES {
         let node = dev.join(name);
         File::create(&node)?;
@@ -161,7 +166,12 @@ fn fill_dev(dev: &Path) -> io::Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     let pts = dev.join("pts");
     fs::create_dir(&pts)?;
-    mount(Some("devpts"), &pts, Some("devpts"), flags, Some("newinstance,ptmxmode=0666,mode=0620,gid=5"))?;
+    // Terminals belong to the group tty, where there is one.
+    let options = match ids {
+        Ids::Full => "newinstance,ptmxmode=0666,mode=0620,gid=5",
+        Ids::Single => "newinstance,ptmxmode=0666,mode=0620",
+    };
+    mount(Some("devpts"), &pts, Some("devpts"), flags, Some(options))?;
     let shm = dev.join("shm");
     fs::create_dir(&shm)?;
     mount(Some("shm"), &shm, Some("tmpfs"), flags | MsFlags::MS_NODEV, Some("mode=1777"))?;

@@ -1,4 +1,4 @@
-//! The threads beside a build: one renders events, one listens for signals.
+//! The threads beside a command: one renders events, one listens for signals.
 
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
@@ -70,6 +70,7 @@ impl Signals {
             let mut first = true;
             for signal in &mut signals {
                 if !first {
+                    crate::shell::restore();
                     std::process::exit(128 + signal);
                 }
                 first = false;

@@ -1,0 +1,116 @@
+//! How far a layer is built, found out without running anything.
+
+use crate::decide::{Run, Status, StepKind};
+use crate::digest::Chain;
+use crate::error::{Error, Result};
+use crate::graph::LayerIndex;
+use crate::worker::message::RunJob;
+
+use super::site::Lost;
+use super::{Execution, step};
+
+/// Which root filesystem of a layer is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// What the layer came out as.
+    Built,
+    /// What its script sees when it starts.
+    Before,
+}
+
+/// What there is of a layer.
+pub enum Looked {
+    /// All that is needed; what it lacked on disk was made again.
+    There(Box<RunJob>),
+    /// This layer has to be built first.
+    Unbuilt(LayerIndex),
+}
+
+impl Execution<'_> {
+    /// Looks a layer up; its own script must be there for [`View::Before`].
+    pub fn look(mut self, layer: LayerIndex, view: View) -> Result<Looked> {
+        if view == View::Before {
+            self.decider.hold(layer);
+        }
+        self.find_out()?;
+        let (chain, run) = match view {
+            View::Built if self.decider.status(layer) == Status::Done => (self.decider.chain(layer).0.clone(), None),
+            View::Built => return Ok(Looked::Unbuilt(self.first_unbuilt(layer))),
+            View::Before => match self.script_of(layer) {
+                Some(run) => (run.parent.clone(), Some(run)),
+                None => return Ok(Looked::Unbuilt(self.first_unbuilt(layer))),
+            },
+        };
+        let mut blobs = self.blobs(&chain)?;
+        for (source, _) in run.iter().flat_map(|run| run.sources.values()) {
+            blobs.extend(self.blobs(source)?);
+        }
+        match self.site.have_chain(&chain, &blobs, false) {
+            Ok(learned) => self.learn(&learned)?,
+            Err(Lost::Evicted(_)) => return Ok(Looked::Unbuilt(layer)),
+            Err(Lost::Error(error)) => return Err(error),
+        }
+        let job = match run {
+            None => self.surroundings(layer, chain),
+            Some(run) => match step::run_job(&self.site, &self.graph[layer], &run, &blobs) {
+                Ok(Ok(job)) => job,
+                Ok(Err(_)) => {
+                    return Err(Error::Build("an import changed while it was read: try again".to_owned()));
+                }
+                Err(Lost::Evicted(_)) => return Ok(Looked::Unbuilt(layer)),
+                Err(Lost::Error(error)) => return Err(error),
+            },
+        };
+        Ok(Looked::There(Box::new(job)))
+    }
+
+    /// Answers all questions; what would have to run is left alone.
+    fn find_out(&mut self) -> Result<()> {
+        self.database.begin_reading()?;
+        loop {
+            while let Some(question) = self.decider.next_question() {
+                self.ask_all(vec![question])?;
+            }
+            self.database.end_reading()?;
+            if self.waiting == 0 {
+                break;
+            }
+            // We hold a sender, so the channel cannot be closed.
+            let Ok(message) = self.receiver.recv() else { break };
+            self.take(message)?;
+        }
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
+    fn script_of(&mut self, layer: LayerIndex) -> Option<Run> {
+        std::iter::from_fn(|| self.decider.next_run()).find(|run| run.id.layer == layer && run.kind == StepKind::Run)
+    }
+
+    /// In the order of a serial build, so that it is what the others wait for.
+    fn first_unbuilt(&self, layer: LayerIndex) -> LayerIndex {
+        let unbuilt = |layer: &LayerIndex| self.decider.status(*layer) != Status::Done;
+        self.wanted.iter().copied().find(unbuilt).unwrap_or(layer)
+    }
+
+    /// The script's variables and network, without its imports: those are no part of what was built.
+    fn surroundings(&self, layer: LayerIndex, parent: Chain) -> RunJob {
+        let node = &self.graph[layer];
+        let run = self.decider.run_input(layer);
+        let mut environment = self.site.unkeyed.clone();
+        match run {
+            Some(run) => environment.extend(run.environment.clone()),
+            None => environment.extend(crate::inputs::default_environment()),
+        }
+        RunJob {
+            layer: node.layer.name.clone(),
+            parent,
+            script: run.map_or_else(|| "#!/bin/sh\n".to_owned(), |run| run.script.clone()),
+            environment,
+            mounts: Vec::new(),
+            network: node.layer.network,
+            newest: 0,
+            time: 0,
+            draft: String::new(),
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! `stacker shell`, and what `stacker build` opens after a failure: a command in a step's surroundings.
+//!
+//! Nothing that it does is kept, but what it changes in a failed draft that a build opens for it.
+
+mod open;
+mod relay;
+mod terminal;
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::build::{What, find, wanted};
+use crate::cli::options::Directories;
+use crate::database::Database;
+use crate::decide::{Decider, Settings};
+use crate::error::{At, Error, Result};
+use crate::execute::{self, Execution, Looked, Lost, Site, View, failed_draft};
+use crate::graph::{LayerGraph, LayerIndex, Node};
+use crate::holder::Holder;
+use crate::inputs::{self, Inputs, Scope};
+use crate::load;
+use crate::pins::{Pin, Pins};
+use crate::progress::Mode;
+use crate::tell::Teller;
+use crate::worker::message::{Compression, FailedDraft, JOB_FILE, RunJob, ShellJob};
+
+pub use terminal::restore;
+
+/// What `stacker shell` was asked for.
+pub struct Request {
+    /// Where everything lies.
+    pub directories: Directories,
+    /// Which stackerfiles.
+    pub what: What,
+    /// Substitutes, patterns and directories for loading.
+    pub load: load::Options,
+    /// The layer's name.
+    pub layer: String,
+    /// `--before`, `--failed`, or neither.
+    pub start: Start,
+    /// What to run; a shell when it is empty.
+    pub command: Vec<String>,
+}
+
+/// Where the command runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// In a root filesystem that was built.
+    View(View),
+    /// In what the last run left when it failed.
+    Failed,
+}
+
+/// What a build does in a failed draft.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AfterFailure {
+    /// `--shell-fail`.
+    Shell,
+    /// `--on-run-failure`.
+    Command(String),
+}
+
+/// An interactive shell: bash where there is one.
+const SHELL: [&str; 3] = ["/bin/sh", "-c", "if command -v bash > /dev/null; then exec bash; fi; exec sh"];
+
+/// Runs the command; its exit code.
+pub fn shell(request: &Request, holder: Holder) -> Result<i32> {
+    let files = find(&request.what, &request.load)?;
+    let loaded = load::load(&files, &request.load)?;
+    let graph = LayerGraph::new(&loaded)?;
+    let layer = graph.named(&request.layer)?;
+    let (database, mut warnings) = Database::open(&request.directories.stacker)?;
+    warnings.splice(0..0, loaded.warnings.iter().chain(graph.warnings()).cloned());
+    let teller = Teller::start(Some(Mode::None), &warnings, 1);
+    let opened = match request.start {
+        Start::Failed => failed(request, holder, &graph[layer], &database, &teller),
+        Start::View(view) => look(request, holder, (&graph, &loaded, layer), view, &database, &teller),
+    };
+    teller.end(crate::progress::Event::Stop);
+    let (site, run, failed) = opened?;
+    open::open(&site, job(&site, run, failed, &request.command))
+}
+
+/// All that a command needs.
+type Opened = (Arc<Site>, RunJob, Option<FailedDraft>);
+
+/// The root filesystem of a layer, or of what its script starts from.
+fn look(
+    request: &Request,
+    holder: Holder,
+    (graph, loaded, layer): (&LayerGraph, &load::Loaded, LayerIndex),
+    view: View,
+    database: &Database,
+    teller: &Teller,
+) -> Result<Opened> {
+    if view == View::Before && graph[layer].layer.run.is_none() {
+        return Err(Error::Usage(format!("layer {} has no `run`, so there is nothing before it", request.layer)));
+    }
+    let wanted = wanted(graph, &[layer]);
+    let scope = scope(request);
+    let inputs = inputs::resolve(graph, loaded, &wanted, &scope, database)?;
+    let source_date_epoch = inputs::source_date_epoch(&scope.host)?;
+    let settings = Settings { source_date_epoch, keep_going: true, ids: holder.ids()?.0 };
+    let decider = Decider::new(inputs.layers.clone(), wanted.clone(), settings);
+    let pins = Pins::start(&request.directories.stacker)?;
+    let site = Arc::new(Site::new(&request.directories, holder, pins, inputs, scope, teller.sender()));
+    let options = execute::Options { jobs: 1, compression: Compression::None, emitted: Default::default() };
+    let execution = Execution::new(graph, wanted, decider, site.clone(), database, options);
+    match execution.look(layer, view)? {
+        Looked::There(run) => Ok((site, *run, None)),
+        Looked::Unbuilt(layer) => {
+            let name = &graph[layer].layer.name;
+            let build = build_line(&request.what, name);
+            Err(Error::Build(format!(
+                "layer {name}, as it and what it reads are now, is not built; build it with: {build}"
+            )))
+        }
+    }
+}
+
+/// What the last run of a layer left when it failed.
+fn failed(request: &Request, holder: Holder, node: &Node, database: &Database, teller: &Teller) -> Result<Opened> {
+    let none = Inputs { layers: Vec::new(), images: Default::default(), trees: Default::default() };
+    let pins = Pins::start(&request.directories.stacker)?;
+    let site = Arc::new(Site::new(&request.directories, holder, pins, none, scope(request), teller.sender()));
+    match failed_run(&site, node, database)? {
+        Some(run) => Ok((site, run, Some(FailedDraft { name: failed_draft(node), itself: false }))),
+        None => {
+            let build = build_line(&request.what, &request.layer);
+            Err(Error::Build(format!(
+                "no failed run of layer {} is kept: a failure is, until the layer is built the next time; build it \
+                 with: {build}",
+                request.layer
+            )))
+        }
+    }
+}
+
+/// Opens what a run left that has just failed. The build has failed, whatever becomes of this.
+pub fn after_failure(site: &Arc<Site>, node: &Node, database: &Database, then: &AfterFailure) -> Result<()> {
+    let name = &node.layer.name;
+    let Some(run) = failed_run(site, node, database)? else {
+        return Err(Error::Build(format!("the failed run of {name} left nothing to look into")));
+    };
+    let command = match then {
+        AfterFailure::Shell => {
+            eprintln!("a shell in what {name} left when it failed; /stacker/run is its script; `exit` ends the build");
+            Vec::new()
+        }
+        AfterFailure::Command(command) => ["/bin/sh", "-c", command].map(str::to_owned).to_vec(),
+    };
+    let draft = FailedDraft { name: failed_draft(node), itself: true };
+    open::open(site, job(site, run, Some(draft), &command)).map(|_| ())
+}
+
+/// How a failed run was started; its base is there.
+fn failed_run(site: &Site, node: &Node, database: &Database) -> Result<Option<RunJob>> {
+    site.ready()?;
+    let path = site.roots.0.join("drafts").join(failed_draft(node)).join(JOB_FILE);
+    let text = match std::fs::read(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        other => other.at("read", &path)?,
+    };
+    let run: RunJob = serde_json::from_slice(&text)
+        .map_err(|error| Error::Machine(format!("{} can not be understood: {error}", path.display())))?;
+    let gone =
+        |what| Error::Build(format!("{what} of the failed run is no longer in the store: build the layer again"));
+    site.pins.pin(run.parent.ids().into_iter().map(Pin::Base), || Ok(()))?;
+    match site.have_chain(&run.parent, &site.own_blobs(database, &run.parent)?, false) {
+        Ok(learned) => {
+            for (diff_id, info) in &learned {
+                database.put_layer(diff_id, info)?;
+            }
+        }
+        Err(Lost::Evicted(_)) => return Err(gone("the base")),
+        Err(Lost::Error(error)) => return Err(error),
+    }
+    if run.mounts.iter().any(|(_, name)| !site.roots.import(name).exists()) {
+        return Err(gone("an import"));
+    }
+    Ok(Some(run))
+}
+
+fn job(site: &Site, run: RunJob, failed: Option<FailedDraft>, command: &[String]) -> ShellJob {
+    let shell = || SHELL.map(str::to_owned).to_vec();
+    let command = if command.is_empty() { shell() } else { command.to_vec() };
+    ShellJob { run: RunJob { draft: site.unique(), ..run }, command, failed, terminal: None }
+}
+
+fn scope(request: &Request) -> Scope {
+    Scope {
+        stacker: request.directories.stacker.clone(),
+        exclude: request.directories.own(),
+        host: inputs::host_variables(),
+        no_cache: false,
+        rebuild: Default::default(),
+        // What is looked at was built already.
+        max_layer_size: u64::MAX,
+    }
+}
+
+fn build_line(what: &What, layer: &str) -> String {
+    match what {
+        What::All(directory) => format!("stacker build --all {}", shell_words::quote(&directory.to_string_lossy())),
+        What::File(file, _) => format!("stacker build{} {layer}", file_option(file)),
+    }
+}
+
+/// What a command line needs so that it reads this stackerfile.
+pub fn file_option(file: &Path) -> String {
+    match std::env::current_dir().is_ok_and(|here| file == here.join("stacker.yaml")) {
+        true => String::new(),
+        false => format!(" -f {}", shell_words::quote(&file.to_string_lossy())),
+    }
+}

@@ -1,0 +1,86 @@
+//! Runs one command in a sandbox of its own, on the caller's terminal or with the caller's descriptors.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use nix::errno::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use super::{relay, terminal};
+use crate::error::{At, Error, Result};
+use crate::execute::Site;
+use crate::holder::wire;
+use crate::tell::Signals;
+use crate::worker::message::{Answer, Job, ShellJob};
+
+/// Runs it to its end; the exit code as a shell would say it.
+pub fn open(site: &Arc<Site>, job: ShellJob) -> Result<i32> {
+    site.ready()?;
+    let interrupted = Arc::new(AtomicI32::new(0));
+    let (theirs, by) = (site.clone(), interrupted.clone());
+    let signals = Signals::listen(move |signal| {
+        by.store(signal, Ordering::SeqCst);
+        // Ending takes a while, in which a second signal must be heard.
+        let site = theirs.clone();
+        std::thread::spawn(move || site.holder.end());
+    })?;
+    let answer = match terminal::size() {
+        Some(size) => on_terminal(site, job, size),
+        None => with_descriptors(site, job),
+    };
+    signals.stop();
+    match interrupted.load(Ordering::SeqCst) {
+        0 => code(answer?),
+        signal => Err(Error::Interrupted(signal)),
+    }
+}
+
+/// Standard input, output and error are the command's.
+fn with_descriptors(site: &Site, job: ShellJob) -> Result<Answer> {
+    let copy = |fd: std::os::fd::BorrowedFd| fd.try_clone_to_owned().at("duplicate", "a standard descriptor");
+    let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let own = vec![copy(input.as_fd())?, copy(output.as_fd())?, copy(error.as_fd())?];
+    site.holder.submit(Job::Shell(Box::new(job)), own)?.wait()
+}
+
+/// The command has a terminal of its own, and ours shows it: Ctrl-C and its like are the command's, and none of its
+/// programs holds a descriptor of ours.
+fn on_terminal(site: &Site, mut job: ShellJob, size: (u16, u16)) -> Result<Answer> {
+    job.terminal = Some(size);
+    if let Ok(kind) = std::env::var("TERM") {
+        job.run.environment.insert("TERM".to_owned(), kind);
+    }
+    let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+    let (ours, theirs) = pair.map_err(|error| Error::Machine(format!("cannot make a socket: {error}")))?;
+    let pending = site.holder.submit(Job::Shell(Box::new(job)), vec![theirs])?;
+    // Nothing comes where the command could not be started; the answer says why.
+    let packet = wire::receive(&ours).ok().flatten();
+    if let Some(other_side) = packet.and_then(|packet| packet.descriptors.into_iter().next()) {
+        relayed(other_side)?;
+    }
+    pending.wait()
+}
+
+fn relayed(other_side: OwnedFd) -> Result<()> {
+    relay::relay(&other_side).map_err(|error| Error::Machine(format!("cannot show the command's terminal: {error}")))
+}
+
+/// What cannot be started has the exit codes that shells give it.
+fn code(answer: Answer) -> Result<i32> {
+    match answer {
+        Answer::Ended { code } => Ok(code),
+        Answer::Failed(failure) => {
+            let text = format!("{}: {}", failure.step, failure.message);
+            match failure.errno {
+                _ if !failure.users => Err(Error::Machine(text)),
+                None => Err(Error::Build(text)),
+                Some(errno) => {
+                    eprintln!("error: {text}");
+                    Ok(if errno == Errno::ENOENT as i32 { 127 } else { 126 })
+                }
+            }
+        }
+        other => Err(Error::Machine(format!("a worker answered out of turn: {other:?}"))),
+    }
+}
