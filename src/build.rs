@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use crate::cli::options::Directories;
 use crate::database::Database;
@@ -19,6 +19,7 @@ use crate::load;
 use crate::pins::{Pin, Pins};
 use crate::progress::{Event, Mode};
 use crate::shell::{AfterFailure, after_failure};
+use crate::store;
 use crate::tell;
 use crate::worker::message::Compression;
 
@@ -70,6 +71,7 @@ pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     let graph = LayerGraph::new(&loaded)?;
     let wanted = wanted(&graph, &named(&graph, &request.what)?);
     let (database, mut warnings) = Database::open(&request.directories.stacker)?;
+    warnings.extend(settle(&request.directories, &database)?);
     holder.expect(database.store(&request.directories.roots)?);
     let scope = scope(request, &graph)?;
     let inputs = inputs::resolve(&graph, &loaded, &wanted, &scope, &database)?;
@@ -96,8 +98,9 @@ pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     let signals = tell::Signals::listen(execution.on_signal())?;
     let export = Export { request, graph: &graph, images: &images, site: &site, settings };
     let done = execution.run().and_then(|reports| {
+        let made = SystemTime::now();
         let written = images::export(&export, &reports, &database)?;
-        database.commit_durable(&request.directories.roots)?;
+        database.commit_durable(&request.directories.roots, made)?;
         Ok((reports, written))
     });
     signals.stop();
@@ -129,6 +132,14 @@ pub fn find(what: &What, options: &load::Options) -> Result<Vec<PathBuf>> {
         What::All(directory) => load::find(directory, options),
         What::File(file, _) => Ok(vec![file.clone()]),
     }
+}
+
+/// Distrusts what a power cut may have left; the answer is what to tell of it.
+pub fn settle(directories: &Directories, database: &Database) -> Result<Option<String>> {
+    let count = store::boot::settle(&directories.stacker, &directories.roots, database.boot())?;
+    let told =
+        || format!("{count} things in the store were not known to be on disk when the machine stopped: set aside");
+    Ok((count > 0).then(told))
 }
 
 /// The layers that are asked for.

@@ -52,6 +52,7 @@ fn remove_roots(roots: &RootsDir, holder: &Holder) -> Result<()> {
         remove(&roots.0.join(directory))?;
     }
     remove(&roots.store_json())?;
+    remove(&roots.0.join("boot.json"))?;
     // It may be where a file system is mounted; then it stays.
     let _ = fs::remove_dir(&roots.0);
     Ok(())

@@ -17,6 +17,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::Serialize;
 
@@ -112,7 +113,7 @@ pub fn verify(directories: &Directories, (kind, sandbox): Insisted, deep: bool) 
     if deep {
         verify.staged_imports()?;
     }
-    verify.database.commit_durable(&directories.roots)?;
+    verify.database.commit_durable(&directories.roots, SystemTime::now())?;
     verify.empty_trash()?;
     Ok(verify.report)
 }

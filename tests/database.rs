@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use stacker::action::{Action, Ids, Kind, Platform};
 use stacker::database::{ActionResult, Database, LayerInfo};
@@ -40,7 +41,7 @@ impl Dir {
     }
 
     fn commit(&self, database: &Database) {
-        database.commit_durable(&RootsDir(self.directory.path().join("roots"))).expect("the sync");
+        database.commit_durable(&RootsDir(self.directory.path().join("roots")), SystemTime::now()).expect("the sync");
     }
 
     fn names(&self, directory: &str) -> Vec<String> {

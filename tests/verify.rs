@@ -461,6 +461,11 @@ fn where_all_files_belong_to_one_only_listings_know_owners() {
         writable(&delta, || chmod(&delta.join("bin/setuid"), 0o755));
         let run = verify(1);
         assert!(run.stdout.contains("/bin/setuid: mode 755, should be 4755"), "{run}");
+        if rustix::process::geteuid().is_root() {
+            let delta = space.roots_dir().join("deltas").join(chain(&before, "app").id().short());
+            damage(&delta.join("app"), Owner, b"");
+            assert!(verify(1).stdout.contains("/app: owner "));
+        }
         space.edit("stacker.yaml", "rm /dir/a", "rm /dir/a; true");
         space.build(&single).built(&["app"]);
         assert!(delta.exists());

@@ -8,19 +8,21 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::SystemTime;
 
 use super::Database;
 use crate::error::{At, Result};
 use crate::place::RootsDir;
 use crate::record::names;
+use crate::store::boot;
 
 /// The tables whose rows speak of files.
 const TABLES: [&str; 3] = ["result", "layer", "blob"];
 
 impl Database {
     /// Syncs what was built, then marks it durable. Costs nothing but a look when nothing is fresh. A failed sync is an
-    /// error, and leaves everything as it was.
-    pub fn commit_durable(&self, roots: &RootsDir) -> Result<()> {
+    /// error, and leaves everything as it was. What this build made in the store had its name by `made`.
+    pub fn commit_durable(&self, roots: &RootsDir, made: SystemTime) -> Result<()> {
         let (unsynced, counter) = self.query(|connection| {
             let counter = connection.query_row("SELECT counter FROM boot", [], |row| row.get::<_, i64>(0))?;
             let any = |table| format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE unsynced IS NOT NULL)");
@@ -35,7 +37,10 @@ impl Database {
         if !unsynced && fresh_names.is_empty() {
             return Ok(());
         }
+        // Whatever is stamped with `made` or earlier has been written when the sync begins, however coarse the stamps.
+        std::thread::sleep((made + boot::LAG).duration_since(SystemTime::now()).unwrap_or_default());
         sync_file_systems(&self.dir.0, &roots.0)?;
+        boot::synced(roots, &self.boot, made)?;
         for name in &fresh_names {
             match fs::rename(fresh.join(name), records.join(name)) {
                 // Another process did it, or a newer record replaced this one.

@@ -22,6 +22,7 @@ use crate::place::StackerDir;
 
 pub use crate::record::{ActionResult, LayerInfo};
 pub use garbage::Orphaned;
+pub use open::boot_id;
 pub use results::CacheRow;
 
 /// The open database of a stacker directory.
@@ -40,6 +41,11 @@ pub struct Database {
 }
 
 impl Database {
+    /// The boot that this process runs in.
+    pub fn boot(&self) -> &str {
+        &self.boot
+    }
+
     /// Until [`Database::end_reading`], or the first write, all queries are answered from the database as it is now:
     /// thousands of them then lock the file once, not each time. What other processes write meanwhile is not seen.
     pub fn begin_reading(&self) -> Result<()> {

@@ -150,7 +150,7 @@ fn make_directories(dir: &StackerDir) -> Result<()> {
     Ok(())
 }
 
-fn boot_id() -> Result<String> {
+pub fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
     Ok(fs::read_to_string(path).at("read", path)?.trim().to_owned())
 }

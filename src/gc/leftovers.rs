@@ -10,6 +10,7 @@ use crate::database::Database;
 use crate::error::{At, Result};
 use crate::pins::{Closed, Live, Pin};
 use crate::place::layer_listing;
+use crate::store::boot;
 use crate::worker::message::Job;
 
 use super::Gc;
@@ -48,6 +49,9 @@ impl Gc<'_> {
         gone.extend(
             self.unnamed("imports", used_before.min(made_before), |name| live.holds(&Pin::Import(name.to_owned())))?,
         );
+        for directory in ["nurseries", "imports"] {
+            gone.extend(self.unnamed(directory, made_before, |name| !boot::is_aside(name))?);
+        }
         gone.extend(self.in_nurseries(made_before)?);
         for path in &gone {
             self.told.push(format!("{path}, which nothing refers to"));

@@ -29,12 +29,12 @@ pub(crate) fn tree(directory: &Path, contents: bool) -> Result<Relisted, Failure
 }
 
 impl Relisted {
-    /// Takes the owners from a listing, where the file system has but one.
-    pub fn take_owners(&mut self, listed: &[Entry]) {
+    /// Takes the owners from a listing, where all files belong to `one` on disk.
+    pub fn take_owners(&mut self, listed: &[Entry], one: (u32, u32)) {
         let owners: HashMap<&[u8], (u32, u32)> =
             listed.iter().map(|entry| (&*entry.path, (entry.uid, entry.gid))).collect();
         for entry in self.0.nodes.iter_mut().map(|node| &mut node.entry) {
-            if let Some(owner) = owners.get(&*entry.path).filter(|_| entry.kind != Kind::Whiteout) {
+            if let Some(owner) = owners.get(&*entry.path).filter(|_| (entry.uid, entry.gid) == one) {
                 (entry.uid, entry.gid) = *owner;
             }
         }

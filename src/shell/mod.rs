@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::build::{What, find, wanted};
+use crate::build::{What, find, settle, wanted};
 use crate::cli::options::Directories;
 use crate::database::Database;
 use crate::decide::{Decider, Settings};
@@ -71,6 +71,7 @@ pub fn shell(request: &Request, holder: Holder) -> Result<i32> {
     let graph = LayerGraph::new(&loaded)?;
     let layer = graph.named(&request.layer)?;
     let (database, mut warnings) = Database::open(&request.directories.stacker)?;
+    warnings.extend(settle(&request.directories, &database)?);
     warnings.splice(0..0, loaded.warnings.iter().chain(graph.warnings()).cloned());
     let teller = Teller::start(Some(Mode::None), &warnings, 1);
     let opened = match request.start {

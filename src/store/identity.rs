@@ -9,11 +9,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::database::boot_id;
 use crate::digest::ContentDigest;
 use crate::error::{At, Error, Result};
 use crate::place::RootsDir;
 
-use super::{StoreKind, is_btrfs};
+use super::{StoreKind, boot, is_btrfs};
 
 /// Format of the roots directory.
 const FORMAT: u32 = 1;
@@ -56,7 +57,7 @@ pub fn open(roots: &RootsDir, uids: &[(u32, u32, u32)], gids: &[(u32, u32, u32)]
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let backend = new_kind(roots, known)?;
             let (uids, gids) = (uids.to_vec(), gids.to_vec());
-            return create(&path, Identity { format: FORMAT, id: String::new(), backend, uids, gids });
+            return create(roots, &path, Identity { format: FORMAT, id: String::new(), backend, uids, gids });
         }
         Err(error) => return Err(error).at("read", &path),
     };
@@ -124,7 +125,7 @@ fn not_btrfs(roots: &RootsDir, what: &str) -> Error {
     Error::Machine(format!("{what} {place} is not on btrfs: `stacker setup` puts it there, --roots-dir DIR elsewhere"))
 }
 
-fn create(path: &Path, identity: Identity) -> Result<Identity> {
+fn create(roots: &RootsDir, path: &Path, identity: Identity) -> Result<Identity> {
     let mut random = [0; 32];
     let mut filled = 0;
     while filled < random.len() {
@@ -136,6 +137,8 @@ fn create(path: &Path, identity: Identity) -> Result<Identity> {
     text.push(b'\n');
     let directory = path.parent().unwrap_or(Path::new("/"));
     DirBuilder::new().recursive(true).mode(0o700).create(directory).at("create", directory)?;
+    // Before there can be anything in it that a power cut could damage.
+    boot::begin(roots, &boot_id()?)?;
     crate::record::write_once(directory, path, &text)?;
     Ok(identity)
 }

@@ -6,6 +6,7 @@
 //! Paths are relative to the roots directory, which is a worker's working directory; the main process asks with a
 //! function that looks there.
 
+pub mod boot;
 mod btrfs;
 mod identity;
 mod merge;

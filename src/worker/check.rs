@@ -1,5 +1,7 @@
 //! Checks of what lies in the store against its listings.
 
+use std::os::unix::fs::MetadataExt;
+
 use rustix::io::Errno;
 
 use crate::action::Ids;
@@ -79,7 +81,8 @@ impl Worker<'_> {
     /// Where all files belong to one, only the listing knows whose they are.
     fn own(&self, found: &mut check::Relisted, listed: &[Entry]) {
         if self.setting.ids == Ids::Single {
-            found.take_owners(listed);
+            let one = std::fs::metadata(".").map_or((0, 0), |roots| (roots.uid(), roots.gid()));
+            found.take_owners(listed, one);
         }
     }
 
