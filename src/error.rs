@@ -49,6 +49,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether a disk, or somebody's share of it, is full. [`Error::Lacking`] says so by itself.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Error::Io { source, .. } => {
+                let full = [std::io::ErrorKind::StorageFull, std::io::ErrorKind::QuotaExceeded];
+                full.contains(&source.kind())
+            }
+            Error::Database { source, .. } => source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            _ => false,
+        }
+    }
+
     /// 0 done, 1 the user's build or stackerfile failed, 2 wrong usage, 3 stacker or the machine failed.
     pub fn exit_code(&self) -> i32 {
         match self {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 
+use crate::check::Need;
+
 /// Less room than this is none: file systems keep a little back.
 const FULL: u64 = 1024 * 1024;
 
@@ -56,17 +58,22 @@ fn disk(last: &VecDeque<String>, roots: &Path) -> String {
     let free = found.f_bavail.saturating_mul(found.f_frsize);
     let roots = roots.display();
     if free < FULL {
-        return format!("; the disk is full: {} left on the file system of {roots}", bytesize::ByteSize(free));
+        let free = bytesize::ByteSize(free);
+        return format!(
+            "; the disk is full: {free} of space left on the file system of {roots} ({})",
+            Need::Space.mend()
+        );
     }
     if found.f_files > 0 && found.f_favail == 0 {
-        return format!("; the disk is full: no inode left on the file system of {roots}");
+        return format!("; the disk is full: no inode left on the file system of {roots} ({})", Need::Space.mend());
     }
     let says = |text| last.iter().any(|line| line.contains(text));
     match (says("No space left on device"), says("Disk quota exceeded")) {
         (_, true) => format!("; the disk quota of the file system of {roots} is used up"),
         (true, _) => {
             let free = bytesize::ByteSize(free);
-            format!("; it found no space left ({free} are free by now on the file system of {roots})")
+            let mend = Need::Space.mend();
+            format!("; it found no space left ({free} are free by now on the file system of {roots}; {mend})")
         }
         _ => String::new(),
     }

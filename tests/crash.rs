@@ -1,0 +1,213 @@
+//! Kills, full disks, and many at once: the next build is right, and nobody has to repair anything.
+//!
+//! STACKER_TEST_KILLS says how many random kills there are (default: 12), STACKER_TEST_SEED at which moments.
+
+mod support;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::process::{Pid, Signal, kill_process};
+use stacker::digest::DiffId;
+use support::identity::identities;
+use support::skipped;
+use support::space::{Space, for_each_identity};
+
+const LAYERS: &str = "
+one: {from: {type: built, tag: base}, run: 'echo ROUND > /one; for i in $(seq 30); do echo $i > /f$i; done'}
+two: {from: {type: built, tag: one}, imports: [{path: data, dest: /data}], run: 'cat /data/file > /two; rm /f1'}
+left: {from: {type: built, tag: two}, run: 'cp /bin/busybox /left'}
+right: {from: {type: built, tag: two}, imports: ['stacker://one/one'], run: 'cp /stacker/imports/one /right'}
+out: {from: {type: scratch}, imports: [{path: 'stacker://right/right', dest: /out/}]}
+";
+
+fn write(space: &Space, round: u64) {
+    space.write("data/file", format!("content {round}"));
+    space.stackerfile(&LAYERS.replace("ROUND", &round.to_string()));
+}
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *state >> 33
+}
+
+/// The processes beneath one, with what `ps` calls them.
+fn beneath(pid: u32) -> Vec<(i32, String)> {
+    let output = Command::new("ps").args(["-eo", "pid=,ppid=,comm="]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut children: HashMap<u32, Vec<(u32, String)>> = HashMap::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(pid), Some(parent)) = (words.next(), words.next()) else { continue };
+        let name = words.collect::<Vec<_>>().join(" ");
+        children.entry(parent.parse().unwrap()).or_default().push((pid.parse().unwrap(), name));
+    }
+    let (mut found, mut open) = (Vec::new(), vec![pid]);
+    while let Some(pid) = open.pop() {
+        for (child, name) in children.get(&pid).into_iter().flatten() {
+            open.push(*child);
+            found.push((*child as i32, name.clone()));
+        }
+    }
+    found
+}
+
+#[test]
+fn whoever_is_killed_the_next_build_is_right() {
+    let seed = number("STACKER_TEST_SEED", SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs());
+    let kills = number("STACKER_TEST_KILLS", 12);
+    eprintln!("STACKER_TEST_KILLS={kills} STACKER_TEST_SEED={seed}");
+    let undisturbed = Space::new();
+    for_each_identity(|space| {
+        let mut state = seed | 1;
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        for round in 0..kills {
+            write(space, round);
+            let mut child = space.command(&["build"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(Duration::from_micros(random(&mut state) % 500_000));
+            let whom = ["stacker", "holder", "worker"][(random(&mut state) % 3) as usize];
+            let victim = match whom {
+                "stacker" => None,
+                name => beneath(child.id()).into_iter().find(|(_, found)| found.contains(name)).map(|(pid, _)| pid),
+            };
+            // Where it is not there at that moment, the whole goes.
+            match victim.and_then(Pid::from_raw) {
+                Some(pid) => drop(kill_process(pid, Signal::KILL)),
+                None => child.kill().unwrap(),
+            }
+            let begun = Instant::now();
+            child.wait().unwrap();
+            assert!(begun.elapsed() < Duration::from_secs(20), "round {round}: it hangs without its {whom}");
+            *counts.entry(whom).or_default() += 1;
+            if round % 4 == 3 {
+                check(space, &undisturbed, round, seed);
+            }
+        }
+        check(space, &undisturbed, kills, seed);
+        eprintln!("killed: {counts:?}");
+    });
+}
+
+/// The build comes out as if nothing had happened, and does nothing the second time.
+fn check(space: &Space, undisturbed: &Space, round: u64, seed: u64) {
+    write(space, round);
+    write(undisturbed, round);
+    let run = space.build(&[]);
+    assert_eq!(run.digests(), undisturbed.build(&["--no-cache"]).digests(), "round {round}, seed {seed}: {run}");
+    space.build(&[]).built(&[]);
+}
+
+#[test]
+fn eight_builds_and_gc_at_once_share_what_they_can() {
+    for_each_identity(|space| {
+        // Each prints something else whenever it runs: built twice, it would differ.
+        let random = "cat /proc/sys/kernel/random/uuid";
+        space.stackerfile(&format!(
+            "
+common: {{from: {{type: built, tag: base}}, run: 'sleep 0.3; {random} > /common'}}
+a: {{from: {{type: built, tag: common}}, run: '{random} > /a'}}
+b: {{from: {{type: built, tag: common}}, run: '{random} > /b'}}
+c: {{from: {{type: built, tag: a}}, imports: ['stacker://b/b'], run: 'cp /stacker/imports/b /c; {random} > /d'}}
+"
+        ));
+        let graphs = [&["a"][..], &["b"], &["c"], &[]];
+        let done: Vec<HashMap<String, Vec<DiffId>>> = std::thread::scope(|scope| {
+            let builds: Vec<_> = (0..8)
+                .map(|number| {
+                    scope.spawn(move || {
+                        let (layout, metadata) = (format!("oci-{number}"), format!("metadata-{number}.json"));
+                        let mut arguments = vec!["build", "--oci-dir", &layout, "--metadata-file", &metadata];
+                        arguments.extend(graphs[number % graphs.len()]);
+                        space.run_of(&arguments, space.command(&arguments).output().unwrap()).ends_with(0);
+                        digests(&space.path(&metadata))
+                    })
+                })
+                .collect();
+            let gc = scope.spawn(|| {
+                for _ in 0..20 {
+                    if !space.stacker_dir().join("stacker.db").exists() {
+                        std::thread::sleep(Duration::from_millis(20));
+                        continue;
+                    }
+                    space.stacker(&["gc", "--older-than", "1h"]).ends_with(0);
+                }
+            });
+            gc.join().unwrap();
+            builds.into_iter().map(|build| build.join().unwrap()).collect()
+        });
+        let all = space.build(&[]);
+        all.built(&[]);
+        let all: HashMap<_, _> = all.digests().into_iter().collect();
+        for (number, done) in done.iter().enumerate() {
+            for (layer, digests) in done {
+                assert_eq!(digests, &all[layer], "{layer} of build {number} was built apart");
+            }
+        }
+    });
+}
+
+fn digests(metadata: &Path) -> HashMap<String, Vec<DiffId>> {
+    let metadata: stacker::export::metadata::Metadata = serde_json::from_slice(&fs::read(metadata).unwrap()).unwrap();
+    metadata.layers.into_iter().map(|layer| (layer.name, layer.diff_ids)).collect()
+}
+
+#[test]
+fn a_full_disk_is_said_and_survived() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped("full disks: only root can mount a small one");
+    }
+    let points = number("STACKER_TEST_FULL_DISKS", 6);
+    for identity in identities() {
+        let (space, undisturbed) = (Space::of(identity), Space::of(identity));
+        write(&undisturbed, 0);
+        let expected = undisturbed.build(&[]).digests();
+        let (disk, place) = (space.directory().join("disk"), space.directory().join("store"));
+        fs::File::create(&disk).unwrap().set_len(64 << 20).unwrap();
+        fs::create_dir(&place).unwrap();
+        let run = |program: &str, arguments: &[&str]| {
+            let output = Command::new(program).args(arguments).output().unwrap();
+            assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        run("mkfs.ext4", &["-q", "-m", "0", disk.to_str().unwrap()]);
+        run("mount", &["-o", "loop", disk.to_str().unwrap(), place.to_str().unwrap()]);
+        fs::remove_dir(place.join("lost+found")).unwrap();
+        fs::create_dir(place.join("roots")).unwrap();
+        std::os::unix::fs::symlink(place.join("roots"), space.roots_dir()).unwrap();
+        for path in [&place, &place.join("roots")] {
+            space.give(path);
+        }
+        write(&space, 0);
+        let mut failures = 0;
+        for point in 0..points {
+            // Room for a part of what a build writes, each time a little more.
+            let room = point * 6_000_000 / points;
+            let free = rustix::fs::statvfs(&place).unwrap();
+            let filler = place.join("filler");
+            let size = (free.f_bavail * free.f_frsize).saturating_sub(room);
+            fs::write(&filler, vec![0; size as usize]).ok();
+            let failed = space.stacker(&["build", "--no-cache"]);
+            if failed.code != 0 {
+                failures += 1;
+                assert!(failed.code == 3 || failed.code == 1, "{failed}");
+                assert!(failed.stderr.contains("stacker gc"), "what to do is not said: {failed}");
+                assert!(failed.stderr.contains("space"), "what is full is not said: {failed}");
+            }
+            if space.stacker_dir().join("stacker.db").exists() {
+                space.stacker(&["gc"]).ends_with(0);
+            }
+            fs::remove_file(&filler).unwrap();
+            let after = space.build(&[]);
+            assert_eq!(after.digests(), expected, "{room} bytes of room: {after}");
+            space.stacker(&["gc", "--older-than", "0s"]);
+        }
+        assert!(failures > 0, "the disk was never full");
+        run("umount", &[place.to_str().unwrap()]);
+    }
+}
