@@ -17,11 +17,11 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::Serialize;
 
-use std::time::SystemTime;
-
+use crate::cli::cache::Insisted;
 use crate::cli::options::Directories;
 use crate::database::Database;
 use crate::digest::DiffId;
@@ -85,15 +85,15 @@ struct Verify<'a> {
     report: Report,
 }
 
-/// Looks at everything (`deep`: contents too), sets aside what is damaged. `kind` is what a user insists on. The calling
-/// process must have no other thread.
-pub fn verify(directories: &Directories, kind: Option<StoreKind>, deep: bool) -> Result<Report> {
+/// Looks at everything (`deep`: contents too), sets aside what is damaged. The calling process must have no other
+/// thread.
+pub fn verify(directories: &Directories, (kind, sandbox): Insisted, deep: bool) -> Result<Report> {
     let stacker = &directories.stacker;
     if !stacker.records().is_dir() {
         crate::cli::cache::must_exist(directories)?;
     }
     let (store, kind) = mend_store(directories, kind)?;
-    let mut holder = Holder::start(stacker, &directories.roots, kind)?;
+    let mut holder = Holder::start(stacker, &directories.roots, kind)?.insist(sandbox);
     let (database, said) = Database::open_whole(stacker, deep)?;
     holder.expect(database.store(&directories.roots)?);
     let owner = fs::metadata(&stacker.0).at("stat", &stacker.0)?.uid();

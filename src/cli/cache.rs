@@ -4,7 +4,7 @@ use crate::database::{CacheRow, Database};
 use crate::digest::Key;
 use crate::error::{Error, Result};
 use crate::gc::{Request, gc};
-use crate::holder::Holder;
+use crate::holder::{Holder, Tier};
 use crate::inspect::cache::{CacheEntry, CachePath, render_entries, render_list};
 use crate::store::StoreKind;
 use crate::verify::verify;
@@ -12,22 +12,24 @@ use crate::verify::verify;
 use super::options::{Directories, age};
 use super::{Cache, Gc};
 
+/// The kind of store and of sandbox that the user insists on.
+pub type Insisted = (Option<StoreKind>, Option<Tier>);
+
 /// Does `stacker gc`; returns what goes to stdout.
-pub fn collect(directories: &Directories, kind: Option<StoreKind>, arguments: &Gc) -> Result<String> {
+pub fn collect(directories: &Directories, (kind, sandbox): Insisted, arguments: &Gc) -> Result<String> {
     let older_than = arguments.older_than.as_deref().map(age).transpose()?;
-    let holder = Holder::start(&directories.stacker, &directories.roots, kind)?;
+    let holder = Holder::start(&directories.stacker, &directories.roots, kind)?.insist(sandbox);
     gc(directories, &holder, &Request { older_than, dry_run: arguments.dry_run })
 }
 
 /// Does the subcommand; returns what goes to stdout, and the exit code.
-pub fn cache(directories: &Directories, kind: Option<StoreKind>, command: Cache) -> Result<(String, i32)> {
+pub fn cache(directories: &Directories, insisted: Insisted, command: Cache) -> Result<(String, i32)> {
     let text = match command {
-        Cache::Gc(arguments) => collect(directories, kind, &arguments),
+        Cache::Gc(arguments) => collect(directories, insisted, &arguments),
         Cache::Verify { deep, json } => {
-            let report = verify(directories, kind, deep)?;
+            let report = verify(directories, insisted, deep)?;
             return Ok((report.render(json), report.exit_code()));
         }
-
         Cache::Ls { json } => Ok(render_list(&open(directories)?.list()?, json)),
         Cache::Show { name, json } => {
             let database = open(directories)?;

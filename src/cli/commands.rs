@@ -24,6 +24,7 @@ pub fn run(cli: Cli) -> Result<i32> {
         eprintln!("debug: stacker directory {stacker}, roots directory {roots}, layout {oci}");
     }
     let kind = cli.global.storage_type.map(Into::into);
+    let sandbox = cli.global.sandbox;
     match cli.command {
         Command::Build(arguments) => {
             // Forks, so it comes before any thread.
@@ -38,9 +39,9 @@ pub fn run(cli: Cli) -> Result<i32> {
             let text = crate::inspect::inspect(&directories.oci, arguments.tag.as_deref(), arguments.json)?;
             print(&text)
         }
-        Command::Gc(arguments) => print(&super::cache::collect(&directories, kind, &arguments)?),
+        Command::Gc(arguments) => print(&super::cache::collect(&directories, (kind, sandbox), &arguments)?),
         Command::Cache(arguments) => {
-            let (text, code) = super::cache::cache(&directories, kind, arguments)?;
+            let (text, code) = super::cache::cache(&directories, (kind, sandbox), arguments)?;
             print(&text).map(|_| code)
         }
         Command::Clean(arguments) => {

@@ -1,11 +1,12 @@
 //! What lies in the store, listed once more, and where that differs from a listing. Nothing is changed.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
-use super::walk::{self, Walked};
-use super::{Owners, Times, finish, settle};
+use super::walk::{self, Owners, Walked};
+use super::{Times, finish, settle};
 use crate::digest::DiffId;
 use crate::listing::{Entry, Kind, order};
 use crate::text::escape;
@@ -28,6 +29,17 @@ pub(crate) fn tree(directory: &Path, contents: bool) -> Result<Relisted, Failure
 }
 
 impl Relisted {
+    /// Takes the owners from a listing, where all files belong to `one` on disk.
+    pub fn take_owners(&mut self, listed: &[Entry], one: (u32, u32)) {
+        let owners: HashMap<&[u8], (u32, u32)> =
+            listed.iter().map(|entry| (&*entry.path, (entry.uid, entry.gid))).collect();
+        for entry in self.0.nodes.iter_mut().map(|node| &mut node.entry) {
+            if let Some(owner) = owners.get(&*entry.path).filter(|_| (entry.uid, entry.gid) == one) {
+                (entry.uid, entry.gid) = *owner;
+            }
+        }
+    }
+
     /// The first thing in which it is not what was listed; contents are compared if they were read.
     pub fn difference(&self, listed: &[Entry], contents: bool) -> Option<String> {
         if let Some(socket) = self.0.sockets.first() {

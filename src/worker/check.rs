@@ -6,12 +6,12 @@ use rustix::io::Errno;
 
 use crate::action::Ids;
 use crate::digest::{Chain, ChainId, DiffId};
-use crate::listing::{Entry, Kind};
+use crate::listing::Entry;
 use crate::place;
 use crate::seal::check;
 use crate::seal::failure::library;
 
-use super::message::{Checked, Failure, Sealed};
+use super::message::{Checked, Failure};
 use super::{Files, Worker};
 
 /// What reading of something damaged may fail with; anything else says nothing about what lies there.
@@ -41,18 +41,21 @@ impl Worker<'_> {
         let mut out = files.next_file()?;
         // The name may be a link of the store.
         let directory = place::delta(stack).join(".");
-        let difference = match self.entries(&diff_id) {
-            Ok(listed) => differs(check::delta(&directory, deep), &listed, deep)?,
-            Err(failure) => Some(damage(failure)?),
+        let listed = self.entries(&diff_id).map_err(damage);
+        let relisted = |contents| {
+            let mut found = check::delta(&directory, contents)?;
+            self.own(&mut found, listed.as_deref().unwrap_or_default());
+            Ok(found)
         };
-        if (difference.is_none() && !deep) || self.setting.ids == Ids::Single {
-            // Where files have one owner only, no tar can be made of them to find out which of the two is wrong.
-            return Ok(Checked { difference, relisted: None });
+        let difference = match &listed {
+            Ok(listed) => differs(relisted(deep), listed, deep)?,
+            Err(Ok(why)) => Some(why.clone()),
+            Err(Err(failure)) => return Err(failure.clone()),
+        };
+        if difference.is_none() && !deep {
+            return Ok(Checked::default());
         }
-        let mut relist = || -> Result<Sealed, Failure> {
-            check::delta(&directory, true)?.finish(&directory, (!ours).then_some(diff_id), &mut out)
-        };
-        match relist() {
+        match relisted(true).and_then(|found| found.finish(&directory, (!ours).then_some(diff_id), &mut out)) {
             Ok(sealed) => Ok(Checked { difference, relisted: Some(sealed) }),
             Err(failure) => {
                 let why = damage(failure)?;
@@ -65,35 +68,31 @@ impl Worker<'_> {
     pub(super) fn check_tree(&self, chain: &Chain, deep: bool) -> Result<Checked, Failure> {
         let listed = self.stack(chain)?.subtree(b"");
         let difference = match listed {
-            Ok(mut listed) => {
-                self.as_on_disk(&mut listed);
-                differs(check::tree(&place::tree(&chain.id()).join("."), deep), &listed, deep)?
+            Ok(listed) => {
+                let mut found = check::tree(&place::tree(&chain.id()).join("."), deep);
+                found.iter_mut().for_each(|found| self.own(found, &listed));
+                differs(found, &listed, deep)?
             }
             Err(error) => Some(error.to_string()),
         };
         Ok(Checked { difference, relisted: None })
     }
 
+    /// Where all files belong to one, only the listing knows whose they are.
+    fn own(&self, found: &mut check::Relisted, listed: &[Entry]) {
+        if self.setting.ids == Ids::Single {
+            let one = std::fs::metadata(".").map_or((0, 0), |roots| (roots.uid(), roots.gid()));
+            found.take_owners(listed, one);
+        }
+    }
+
     fn entries(&self, diff_id: &DiffId) -> Result<Vec<Entry>, Failure> {
         let read = || {
             let listing = self.listing(diff_id)?;
-            listing.entries().collect::<crate::Result<Vec<_>>>().map_err(|error| library("read the listing", error))
+            listing.entries().collect::<crate::Result<_>>().map_err(|error| library("read the listing", error))
         };
         // Where no system call failed, the text is wrong.
-        let mut listed = read().map_err(|failure: Failure| Failure { users: failure.errno.is_none(), ..failure })?;
-        self.as_on_disk(&mut listed);
-        Ok(listed)
-    }
-
-    /// With the one owner that files can have here, where that is so.
-    fn as_on_disk(&self, listed: &mut [Entry]) {
-        if self.setting.ids == Ids::Full {
-            return;
-        }
-        let owner = std::fs::metadata(".").map_or((0, 0), |found| (found.uid(), found.gid()));
-        for entry in listed.iter_mut().filter(|entry| entry.kind != Kind::Whiteout) {
-            (entry.uid, entry.gid) = owner;
-        }
+        read().map_err(|failure: Failure| Failure { users: failure.errno.is_none(), ..failure })
     }
 }
 
