@@ -38,7 +38,7 @@ impl Database {
             return Ok(());
         }
         // Whatever is stamped with `made` or earlier has been written when the sync begins, however coarse the stamps.
-        std::thread::sleep((made + boot::LAG).duration_since(SystemTime::now()).unwrap_or_default());
+        std::thread::sleep((made + boot::lag()).duration_since(SystemTime::now()).unwrap_or_default());
         sync_file_systems(&self.dir.0, &roots.0)?;
         boot::synced(roots, &self.boot, made)?;
         for name in &fresh_names {

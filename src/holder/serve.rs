@@ -79,6 +79,7 @@ fn enter(packet: Packet, ground: &mut Option<Ground>) -> Result<String, String> 
     let mut refused = String::new();
     if !setting.bare
         && !setting.shared_proc
+        && hides_parts_of_proc()
         && let Err(error) = worker::own_proc()
     {
         refused = format!("mount /proc: {error}");
@@ -86,6 +87,24 @@ fn enter(packet: Packet, ground: &mut Option<Ground>) -> Result<String, String> 
     }
     *ground = Some(Ground { listings, setting });
     Ok(refused)
+}
+
+/// Whether something is mounted beneath `/proc`, or not all of it is mounted there: only then can the kernel refuse a
+/// new one, and it is worth a try.
+fn hides_parts_of_proc() -> bool {
+    let Ok(table) = std::fs::read_to_string("/proc/self/mountinfo") else { return true };
+    let mut whole = false;
+    for line in table.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let &[_, _, _, root, place, options, ..] = words.as_slice() else { return true };
+        if place.starts_with("/proc/") {
+            return true;
+        }
+        if place == "/proc" {
+            whole = root == "/" && options.split(',').any(|option| option == "rw");
+        }
+    }
+    !whole
 }
 
 fn become_root(ids: Ids) -> Result<(), String> {

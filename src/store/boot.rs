@@ -17,8 +17,11 @@ use crate::error::{At, Result};
 use crate::place::{RootsDir, StackerDir};
 use crate::record::{remove, write_once};
 
-/// Time stamps of files may lag behind the clock by so much: a tick of the slowest kernel.
-pub const LAG: Duration = Duration::from_millis(10);
+/// By how much time stamps of files may lag behind the clock: a tick of the kernel.
+pub fn lag() -> Duration {
+    let tick = rustix::time::clock_getres(rustix::time::ClockId::RealtimeCoarse);
+    Duration::new(tick.tv_sec as u64, tick.tv_nsec as u32)
+}
 
 /// `boot.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +70,7 @@ pub fn begin(roots: &RootsDir, boot: &str) -> Result<()> {
     write(roots, &Seen { boot: boot.to_owned(), synced: 0 })
 }
 
-/// All that had its name by `moment` was synced by a sync that began [`LAG`] later or more.
+/// All that had its name by `moment` was synced by a sync that began [`lag`] later or more.
 pub fn synced(roots: &RootsDir, boot: &str, moment: SystemTime) -> Result<()> {
     if !roots.store_json().exists() {
         return Ok(());
