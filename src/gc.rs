@@ -10,9 +10,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytesize::ByteSize;
 
-use crate::cli::cache::{must_exist, open};
 use crate::cli::options::Directories;
-use crate::database::{CacheRow, Database, Orphaned};
+use crate::database::{CacheRow, Database, Orphaned, must_exist, open_existing};
 use crate::error::{Error, Result};
 use crate::holder::Holder;
 use crate::pins::{Closed, Live, Pin};
@@ -40,11 +39,11 @@ struct Gc<'a> {
 
 /// Removes; returns what to tell.
 pub fn gc(directories: &Directories, holder: &Holder, request: &Request) -> Result<String> {
-    must_exist(directories)?;
+    must_exist(&directories.stacker)?;
     let mut gc = Gc { directories, holder, dry_run: request.dry_run, told: Vec::new(), bytes: 0 };
     // Makes room before anything has to be written.
     gc.empty_trash()?;
-    let database = open(directories)?;
+    let database = open_existing(&directories.stacker)?;
     let before = match request.older_than {
         Some(age) => now().saturating_sub(age as i64),
         None => i64::MIN,

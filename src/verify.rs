@@ -21,13 +21,12 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::cli::cache::Insisted;
 use crate::cli::options::Directories;
 use crate::database::Database;
 use crate::digest::DiffId;
 use crate::error::{At, Error, Result};
 use crate::gc::leftovers::is_older;
-use crate::holder::Holder;
+use crate::holder::{Holder, Insisted};
 use crate::pins::{Closed, Live, Pin};
 use crate::store::{StoreKind, is_damaged};
 use crate::worker::message::{Answer, Job};
@@ -90,7 +89,7 @@ struct Verify<'a> {
 pub fn verify(directories: &Directories, (kind, sandbox): Insisted, deep: bool) -> Result<Report> {
     let stacker = &directories.stacker;
     if !stacker.records().is_dir() {
-        crate::cli::cache::must_exist(directories)?;
+        crate::database::must_exist(&directories.stacker)?;
     }
     let (store, kind) = mend_store(directories, kind)?;
     let mut holder = Holder::start(stacker, &directories.roots, kind)?.insist(sandbox);

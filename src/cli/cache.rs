@@ -1,19 +1,15 @@
 //! `stacker cache`: what the database knows, gathered for [`crate::inspect`] to show.
 
-use crate::database::{CacheRow, Database};
+use crate::database::{CacheRow, Database, open_existing};
 use crate::digest::Key;
 use crate::error::{Error, Result};
 use crate::gc::{Request, gc};
-use crate::holder::{Holder, Tier};
+use crate::holder::{Holder, Insisted};
 use crate::inspect::cache::{CacheEntry, CachePath, render_entries, render_list};
-use crate::store::StoreKind;
 use crate::verify::verify;
 
 use super::options::{Directories, age};
 use super::{Cache, Gc};
-
-/// The kind of store and of sandbox that the user insists on.
-pub type Insisted = (Option<StoreKind>, Option<Tier>);
 
 /// Does `stacker gc`; returns what goes to stdout.
 pub fn collect(directories: &Directories, (kind, sandbox): Insisted, arguments: &Gc) -> Result<String> {
@@ -30,9 +26,9 @@ pub fn cache(directories: &Directories, insisted: Insisted, command: Cache) -> R
             let report = verify(directories, insisted, deep)?;
             return Ok((report.render(json), report.exit_code()));
         }
-        Cache::Ls { json } => Ok(render_list(&open(directories)?.list()?, json)),
+        Cache::Ls { json } => Ok(render_list(&open_existing(&directories.stacker)?.list()?, json)),
         Cache::Show { name, json } => {
-            let database = open(directories)?;
+            let database = open_existing(&directories.stacker)?;
             let chosen: Vec<CacheRow> = database.list()?.into_iter().filter(|row| is_named(row, &name)).collect();
             if chosen.is_empty() {
                 return Err(Error::Usage(format!("nothing in the cache is named {name}; see stacker cache ls")));
@@ -43,25 +39,6 @@ pub fn cache(directories: &Directories, insisted: Insisted, command: Cache) -> R
         }
     };
     Ok((text?, 0))
-}
-
-/// The database, which must be there.
-pub(crate) fn open(directories: &Directories) -> Result<Database> {
-    must_exist(directories)?;
-    let (database, warnings) = Database::open(&directories.stacker)?;
-    for warning in warnings {
-        eprintln!("warning: {warning}");
-    }
-    Ok(database)
-}
-
-/// A mistyped directory is no empty cache.
-pub(crate) fn must_exist(directories: &Directories) -> Result<()> {
-    if directories.stacker.database().exists() {
-        return Ok(());
-    }
-    let path = directories.stacker.0.display();
-    Err(Error::Usage(format!("there is no cache at {path}: build something, or say --stacker-dir DIR")))
 }
 
 /// By a layer's name, else by the first digits (four or more) of the key.

@@ -1,6 +1,6 @@
 //! The command line as typed. What it means is worked out in [`options`]; each command is one function.
 
-pub(crate) mod cache;
+mod cache;
 mod commands;
 pub mod options;
 

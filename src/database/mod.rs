@@ -22,7 +22,7 @@ use crate::place::StackerDir;
 
 pub use crate::record::{ActionResult, LayerInfo};
 pub use garbage::Orphaned;
-pub use open::boot_id;
+pub use open::{boot_id, must_exist, open_existing};
 pub use results::CacheRow;
 
 /// The open database of a stacker directory.

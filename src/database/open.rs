@@ -106,6 +106,25 @@ impl Database {
     }
 }
 
+/// Opens what must be there, for commands that only look or remove; warnings are said.
+pub fn open_existing(dir: &StackerDir) -> Result<Database> {
+    must_exist(dir)?;
+    let (database, warnings) = Database::open(dir)?;
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+    Ok(database)
+}
+
+/// A mistyped directory is no empty cache.
+pub fn must_exist(dir: &StackerDir) -> Result<()> {
+    if dir.database().exists() {
+        return Ok(());
+    }
+    let path = dir.0.display();
+    Err(Error::Usage(format!("there is no cache at {path}: build something, or say --stacker-dir DIR")))
+}
+
 /// Is the file itself broken, rather than the disk full or the lock taken?
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))

@@ -39,6 +39,9 @@ pub use ids::{IDS, Tier, find_program, subordinate};
 use tier::Choice;
 pub use tier::Fallback;
 
+/// The kind of store and of sandbox that the user insists on.
+pub type Insisted = (Option<StoreKind>, Option<Tier>);
+
 /// The main process's side of it.
 pub struct Holder {
     socket: OwnedFd,
