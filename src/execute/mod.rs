@@ -30,7 +30,7 @@ pub use look::{Looked, View};
 pub use pack::codec;
 pub use site::{BlobPlace, Learned, Lost, Site, layer_info};
 use step::StepEnd;
-pub use step::failed_draft;
+pub use step::{FAILED as FAILED_DRAFT, failed_draft};
 
 /// What comes back to the deciding thread.
 enum Message {

@@ -41,6 +41,9 @@ pub enum StepEnd {
 /// How far ahead of the clock a layer time may be and still be waited for.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
+/// How the names of kept failed drafts begin; no other name among the drafts does.
+pub const FAILED: &str = "f-";
+
 /// Lines of output that a failure shows.
 const LAST_LINES: usize = 20;
 
@@ -194,7 +197,7 @@ pub(super) fn run_job(
 pub fn failed_draft(node: &Node) -> String {
     let layer = &node.layer;
     let place = format!("{} {}", layer.place.path.display(), layer.name);
-    format!("f{}", &Key::of(place.as_bytes()).short()[..11])
+    format!("{FAILED}{}", &Key::of(place.as_bytes()).short()[..10])
 }
 
 /// Returns what to tell about it.

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::database::Database;
 use crate::error::{At, Result};
+use crate::execute::FAILED_DRAFT;
 use crate::pins::{Closed, Live, Pin};
 use crate::place::layer_listing;
 use crate::store::boot;
@@ -44,8 +45,8 @@ impl Gc<'_> {
         for directory in ["deltas", "trees"] {
             gone.extend(self.unnamed(directory, made_before, |name| shorts.contains(name))?);
         }
-        gone.extend(self.unnamed("drafts", made_before, |name| name.starts_with('f'))?);
-        gone.extend(self.unnamed("drafts", used_before.min(made_before), |name| !name.starts_with('f'))?);
+        gone.extend(self.unnamed("drafts", made_before, |name| name.starts_with(FAILED_DRAFT))?);
+        gone.extend(self.unnamed("drafts", used_before.min(made_before), |name| !name.starts_with(FAILED_DRAFT))?);
         gone.extend(
             self.unnamed("imports", used_before.min(made_before), |name| live.holds(&Pin::Import(name.to_owned())))?,
         );
