@@ -80,11 +80,19 @@ fn cut_the_power(file_system: &str) {
         write(&undisturbed, cut);
         let expected = undisturbed.build(&["--no-cache"]).digests();
         let mut child = space.command(&["build"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // Every other time gc takes beside it what the build does not hold.
+        let mut gc = (cut % 2 == 1).then(|| {
+            let mut gc = space.command(&["gc", "--older-than", "0s"]);
+            gc.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        });
         let moment = Duration::from_micros((state >> 33) % 900_000);
         std::thread::sleep(moment);
         let clone = outer.path.join(format!("clone-{cut}"));
         run("cp", &["--reflink=always", disk.to_str().unwrap(), clone.to_str().unwrap()]);
         child.wait().unwrap();
+        if let Some(gc) = &mut gc {
+            gc.wait().unwrap();
+        }
         fs::write(&boot, format!("{cut:08x}-0000-4000-8000-{seed:012x}\n")).unwrap();
         let after = build_on(&space, &clone, &place, &boot, &program);
         let what = format!("cut {cut} after {moment:?} on {file_system}, seed {seed}");
