@@ -135,10 +135,22 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Puts a whole file at `path`, or nothing: a name under which a part could be read never exists.
+/// Puts a whole file at `path`, or nothing: a name under which a part could be read never exists, unless the power is cut.
 pub(crate) fn write_once(tmp: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+    put(tmp, path, bytes, false)
+}
+
+/// As [`write_once`], for files that cannot be made again: not even a power cut leaves a part.
+pub(crate) fn write_once_for_good(tmp: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+    put(tmp, path, bytes, true)
+}
+
+fn put(tmp: &Path, path: &Path, bytes: &[u8], for_good: bool) -> Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(tmp).at("create a file in", tmp)?;
     file.write_all(bytes).at("write", path)?;
+    if for_good {
+        file.as_file().sync_all().at("sync", path)?;
+    }
     file.persist(path).map_err(|error| error.error).at("rename to", path)?;
     Ok(())
 }

@@ -128,7 +128,7 @@ impl Setup {
         }
         fs::create_dir_all(HOME).at("create", HOME)?;
         let text = serde_json::to_vec_pretty(&self.done).map_err(std::io::Error::from).at("encode", &path)?;
-        crate::record::write_once(Path::new(HOME), &path, &text)
+        crate::record::write_once_for_good(Path::new(HOME), &path, &text)
     }
 
     fn remove(&self, what: &str, path: &Path) -> Result<()> {

@@ -46,7 +46,7 @@ fn read() -> Result<String> {
 fn write(text: &str) -> Result<()> {
     let mode = fs::metadata(FSTAB).map(|found| found.permissions()).ok();
     let path = Path::new(FSTAB);
-    crate::record::write_once(Path::new("/etc"), path, text.as_bytes())?;
+    crate::record::write_once_for_good(Path::new("/etc"), path, text.as_bytes())?;
     let mode = mode.unwrap_or_else(|| std::os::unix::fs::PermissionsExt::from_mode(0o644));
     fs::set_permissions(path, mode).at("set the mode of", path)
 }

@@ -139,6 +139,6 @@ fn create(roots: &RootsDir, path: &Path, identity: Identity) -> Result<Identity>
     DirBuilder::new().recursive(true).mode(0o700).create(directory).at("create", directory)?;
     // Before there can be anything in it that a power cut could damage.
     boot::begin(roots, &boot_id()?)?;
-    crate::record::write_once(directory, path, &text)?;
+    crate::record::write_once_for_good(directory, path, &text)?;
     Ok(identity)
 }
