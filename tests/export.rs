@@ -263,3 +263,13 @@ fn another_directory_is_not_made_a_layout() {
     assert!(error.to_string().contains("thesis.txt"), "{error}");
     assert!(!Path::new(&space.oci).join("blobs").exists());
 }
+
+#[test]
+fn an_index_that_a_power_cut_emptied_is_written_anew() {
+    let space = Space::new();
+    let (one, two) = (space.image("one", &["1"]), space.image("two", &["2"]));
+    space.commit(&[("one", &one), ("two", &two)]);
+    fs::write(space.oci.join("index.json"), "").unwrap();
+    space.commit(&[("one", &one), ("two", &two)]);
+    assert_eq!(space.tags(), ["one", "two"]);
+}

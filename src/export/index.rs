@@ -27,9 +27,10 @@ impl Index {
         Index { rest: rest.as_object().cloned().unwrap_or_default(), entries: Vec::new() }
     }
 
-    /// `None`: there is no such file.
+    /// `None`: there is no such file, or it is empty, as a power cut leaves one that was just replaced.
     pub fn read(path: &Path) -> Result<Option<Index>> {
         let bytes = match std::fs::read(path) {
+            Ok(bytes) if bytes.is_empty() => return Ok(None),
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).at("read", path),
