@@ -116,7 +116,9 @@ fn sealing(criterion: &mut Criterion) {
     files(upper.path(), SEALED, 8192);
     let scratch = Stack::new(vec![]);
     // Sealing what is sealed changes nothing, so one directory serves all iterations.
-    let seal = |mut listing| seal::seal(upper.path(), &scratch, Times::All(TIME), Ids::Full, &mut listing).unwrap();
+    let form = seal::Form::Changes(seal::Marks::Overlayfs);
+    let seal =
+        |mut listing| seal::seal(upper.path(), &scratch, form, Times::All(TIME), Ids::Full, &mut listing).unwrap();
     let listing = tempfile::tempfile().unwrap();
     let sealed = seal(listing.try_clone().unwrap());
     let listing = Listing::from_file(listing).unwrap();

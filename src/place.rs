@@ -14,7 +14,7 @@
 //!   tmp/
 //! roots-dir/                   0700, mapped root's
 //!   store.json
-//!   deltas/CHAIN12/            a layer's own changes, as overlayfs reads them
+//!   deltas/CHAIN12/            a layer's own changes, mostly as overlayfs reads them
 //!   trees/CHAIN12/             a whole root filesystem
 //!   nurseries/CHAIN12/         on btrfs: where runs on that tree write
 //!   drafts/NAME/               upper and work directory of a run, mount points, `job`, what its sandbox shows of ours

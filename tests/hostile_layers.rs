@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use stacker::compress::{Encoder, decoder};
+use stacker::seal::Marks;
 use stacker::unpack::Whiteouts;
 use stacker::worker::message::Compression;
 use support::archive::{Archive, Member};
@@ -187,7 +188,8 @@ fn whiteouts_stay_inside() {
     }
     for name in ["../.wh.outside", "a/../../.wh.outside", "../.wh..wh..opq", ".wh.a/../../outside"] {
         assert!(
-            Unpacked::of(&Archive::new().file(name, "").end()[..], Whiteouts::Oci).is_err_and(|e| e.users),
+            Unpacked::of(&Archive::new().file(name, "").end()[..], Whiteouts::Oci(Marks::Overlayfs))
+                .is_err_and(|e| e.users),
             "{name}"
         );
     }
@@ -203,7 +205,7 @@ fn whiteouts_stay_inside() {
     }
     // A whiteout of what is beneath a file, and a file upon a whiteout of its directory.
     assert!(
-        Unpacked::of(&Archive::new().file("f", "").file("f/.wh.x", "").end()[..], Whiteouts::Oci)
+        Unpacked::of(&Archive::new().file("f", "").file("f/.wh.x", "").end()[..], Whiteouts::Oci(Marks::Overlayfs))
             .is_err_and(|e| e.users)
     );
     assert_eq!(layer(Archive::new().file(".wh.d", "").file("d/e/f", "x")).read("d/e/f"), "x");

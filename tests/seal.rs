@@ -11,7 +11,7 @@ use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, mknodat};
 use stacker::action::Ids;
 use stacker::digest::DiffId;
 use stacker::listing::{Kind, Listing, Stack, Time};
-use stacker::seal::{Owners, Times, dress_root, seal, seal_unpacked, tar};
+use stacker::seal::{Form, Marks, Owners, Times, dress_root, seal, seal_unpacked, tar};
 use stacker::unpack::{Whiteouts, unpack};
 use stacker::worker::message::{Failure, Sealed};
 use support::mapped::root;
@@ -44,12 +44,12 @@ impl Image {
         Image { space: tempfile::tempdir().unwrap(), listings: Vec::new() }
     }
 
-    /// One layer whose files are all older than the next one: `d/a` and `d/b` (7 bytes), `x/y/z`, `l` -> `d/a`, and
-    /// `h1`, `h2`, two names of one file.
+    /// One layer whose files are all older than the next one: `d/a` and `d/b` (7 bytes), `x/y/z`, more in `deep`,
+    /// `l` -> `d/a`, and `h1`, `h2`, two names of one file.
     fn base() -> Image {
         let mut image = Image::scratch();
         let upper = image.upper();
-        for name in ["d/a", "d/b", "x/y/z", "h1"] {
+        for name in ["d/a", "d/b", "x/y/z", "h1", "deep/er/gone/file", "deep/er/still"] {
             upper.write(name, "content");
         }
         fs::hard_link(upper.at("h1"), upper.at("h2")).unwrap();
@@ -130,7 +130,9 @@ impl Upper<'_> {
     }
 
     fn seal_with(&self, times: Times) -> Result<Layer, Failure> {
-        seal_directory(&self.path, |listing| seal(&self.path, &self.image.stack(), times, Ids::Full, listing))
+        seal_directory(&self.path, |listing| {
+            seal(&self.path, &self.image.stack(), Form::Changes(Marks::Overlayfs), times, Ids::Full, listing)
+        })
     }
 
     fn try_seal(&self) -> Result<Layer, Failure> {
@@ -172,9 +174,11 @@ impl Layer {
         let tar = self.tar();
         assert_eq!(self.sealed.diff_id, Some(DiffId(sha2::Sha256::digest(&tar).into())));
         let other = tempfile::tempdir().unwrap();
-        assert_eq!(unpack(&tar[..], other.path(), Whiteouts::Oci).unwrap(), [""; 0]);
-        let back =
-            seal_directory(other.path(), |listing| seal_unpacked(other.path(), None, Owners::OnDisk, listing)).unwrap();
+        assert_eq!(unpack(&tar[..], other.path(), Whiteouts::Oci(Marks::Overlayfs)).unwrap(), [""; 0]);
+        let back = seal_directory(other.path(), |listing| {
+            seal_unpacked(other.path(), None, Marks::Overlayfs, Owners::OnDisk, listing)
+        })
+        .unwrap();
         assert_eq!(String::from_utf8_lossy(&back.text), String::from_utf8_lossy(&self.text));
         assert_eq!(back.sealed.diff_id, self.sealed.diff_id);
     }
@@ -241,9 +245,10 @@ fn deletes_and_opaque_directories() {
     upper.write("x/new", "new");
     upper.opaque("fresh");
     let layer = upper.seal();
-    assert_eq!(layer.names(), ["d ", "d d", "w d/a", "d fresh", "D x", "f x/new"]);
+    // Said in one way, however it was done: what is gone is named.
+    assert_eq!(layer.names(), ["d ", "d d", "w d/a", "d fresh", "d x", "w x/y", "f x/new"]);
     let names: Vec<_> = members(&layer.tar());
-    assert_eq!(names, ["./", "d/", "d/.wh.a", "fresh/", "x/", "x/.wh..wh..opq", "x/new"]);
+    assert_eq!(names, ["./", "d/", "d/.wh.a", "fresh/", "x/", "x/.wh.y", "x/new"]);
     let merged = Stack::new(vec![Listing::from_bytes(image.listings[0].clone()).unwrap(), layer.listing]);
     assert!(merged.lookup(b"d/a").unwrap().is_none() && merged.lookup(b"x/y").unwrap().is_none());
     assert!(merged.lookup(b"d/b").unwrap().is_some() && merged.lookup(b"x/new").unwrap().is_some());
@@ -524,6 +529,11 @@ fn members(bytes: &[u8]) -> Vec<String> {
     entries.map(|entry| String::from_utf8(entry.unwrap().path_bytes().into_owned()).unwrap()).collect()
 }
 
+/// What the base holds, changed in ways that leave marks of all kinds.
+const SCRIPT: &str = "set -e; rm d/a; rm -r x; mkdir x; echo n > x/n; rm -r empty; echo f > empty; touch d/b
+    ln h1 h3; mv d/b moved; chmod 700 d; : >> h2; mkdir -p new/deep; cat l 2>/dev/null || ln -sf h1 l; mkfifo p
+    mkdir -p again; rm -r again; cp -a deep kept; rm -r deep; mv kept deep; rm -r deep/er/gone";
+
 /// The same through a real mount: what the kernel leaves in an upper is a change that, applied again, shows the same.
 #[test]
 fn what_overlayfs_leaves_is_understood() {
@@ -538,14 +548,12 @@ fn what_overlayfs_leaves_is_understood() {
         let first = first.into_iter().find(|path| path.join("h1").exists()).unwrap();
         let mut bytes = Vec::new();
         tar::write(&base, &first, &mut bytes).unwrap();
-        unpack(&bytes[..], lower.path(), Whiteouts::Oci).unwrap();
+        unpack(&bytes[..], lower.path(), Whiteouts::Oci(Marks::Overlayfs)).unwrap();
     }
-    let script = "set -e; cd m; rm d/a; rm -r x; mkdir x; echo n > x/n; rm -r empty; echo f > empty; touch d/b
-        ln h1 h3; mv d/b moved; chmod 700 d; : >> h2; mkdir -p new/deep; cat l 2>/dev/null || ln -sf h1 l; mkfifo p";
     let upper = image.upper();
     let work = tempfile::tempdir_in(image.space.path()).unwrap();
     let mount = format!(
-        "mkdir m && mount -t overlay none -o userxattr,lowerdir={},upperdir={},workdir={} m && ({script}) && umount m",
+        "mkdir m && mount -t overlay none -o userxattr,lowerdir={},upperdir={},workdir={} m && (cd m; {SCRIPT}) && umount m",
         lower.path().display(),
         upper.path.display(),
         work.path().display()
@@ -560,11 +568,30 @@ fn what_overlayfs_leaves_is_understood() {
     run(&mount);
     let layer = upper.seal();
     let names = layer.names();
-    for name in ["w d/a", "D x", "f x/n", "f empty", "w d/b", "f moved", "p p", "d new/deep", "d d"] {
+    for name in ["w d/a", "d x", "w x/y", "f x/n", "f empty", "w d/b", "f moved", "p p", "d new/deep", "d d"] {
         assert!(names.iter().any(|have| have == name), "no {name:?} in {names:?}");
     }
     assert!(!names.iter().any(|name| name.ends_with(" h2")), "opened and not altered: {names:?}");
+    assert!(!names.iter().any(|name| name.ends_with("still")), "came back as it was: {names:?}");
     assert!(names.contains(&"h=h1 h3".to_owned()), "{names:?}");
+    // The same script in a copy comes to the same layer, however what is gone will be marked.
+    for marks in [Marks::Overlayfs, Marks::Sockets] {
+        let copy = tempfile::tempdir_in(image.space.path()).unwrap();
+        stacker::store::copy(lower.path(), copy.path()).unwrap();
+        run(&format!("(cd {}; {SCRIPT})", copy.path().display()));
+        let times = Times::Clamp { newest: NEWEST, time: LAYER, upper_made: upper.made };
+        let sealed = seal_directory(copy.path(), |listing| {
+            seal(copy.path(), &image.stack(), Form::Whole(marks), times, Ids::Full, listing)
+        });
+        let sealed = sealed.unwrap();
+        assert_eq!(sealed.names(), names);
+        assert_eq!(sealed.text, layer.text);
+        assert_eq!(sealed.tar(), layer.tar());
+        // What is left of the copy is the change alone, which can be listed as it lies.
+        let again =
+            seal_directory(copy.path(), |listing| seal_unpacked(copy.path(), None, marks, Owners::OnDisk, listing));
+        assert_eq!(again.unwrap().text, layer.text);
+    }
     // The delta, mounted again, shows what its listing says.
     let again = format!(
         "mkdir n && mount -t overlay none -o userxattr,lowerdir={}:{} n && cd n && find . -printf '%P\\0'",

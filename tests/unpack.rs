@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use stacker::listing::Stack;
+use stacker::seal::Marks;
 use stacker::unpack::Whiteouts;
 use support::archive::{Archive, Member, checksum, header};
 use support::mapped::root;
@@ -187,12 +188,13 @@ fn whiteouts_become_what_overlayfs_reads() {
     refused(Archive::new().file("d/.wh.gone", ""), ".wh.");
     for name in [".wh.", ".wh..", ".wh..."] {
         assert!(
-            Unpacked::of(&Archive::new().file(name, "").end()[..], Whiteouts::Oci).is_err_and(|e| e.users),
+            Unpacked::of(&Archive::new().file(name, "").end()[..], Whiteouts::Oci(Marks::Overlayfs))
+                .is_err_and(|e| e.users),
             "{name}"
         );
     }
     let hidden = Archive::new().file(".wh.gone", "").hard_link("back", "gone").end();
-    assert!(Unpacked::of(&hidden[..], Whiteouts::Oci).is_err_and(|failure| failure.users));
+    assert!(Unpacked::of(&hidden[..], Whiteouts::Oci(Marks::Overlayfs)).is_err_and(|failure| failure.users));
 }
 
 #[test]
@@ -383,11 +385,13 @@ fn a_directory_that_a_layer_does_not_mention_looks_as_beneath() {
     let beneath = Member { kind: b'5', name: b"tmp/", mode: 0o1777, gid: 5, mtime: 50, ..Member::default() };
     let bottom = base(Archive::new().member(beneath));
     let mut listing = tempfile::tempfile().unwrap();
-    stacker::seal::seal_unpacked(&bottom.path(""), None, stacker::seal::Owners::OnDisk, &mut listing).unwrap();
+    stacker::seal::seal_unpacked(&bottom.path(""), None, Marks::Overlayfs, stacker::seal::Owners::OnDisk, &mut listing)
+        .unwrap();
     let stack = Stack::new(vec![stacker::listing::Listing::from_file(listing).unwrap()]);
     let top = tempfile::tempdir().unwrap();
     let tar = Archive::new().file("tmp/f", "x").end();
-    stacker::unpack::unpack_onto(&tar[..], top.path(), Whiteouts::Oci, &stack, 1 << 20, None).unwrap();
+    stacker::unpack::unpack_onto(&tar[..], top.path(), Whiteouts::Oci(Marks::Overlayfs), &stack, 1 << 20, None)
+        .unwrap();
     let stat = stat(top.path().join("tmp")).unwrap();
     assert_eq!((stat.mode() & 0o7777, stat.gid(), stat.mtime()), (0o1777, 5, 50));
     let names: BTreeMap<_, _> = fs::read_dir(top.path()).unwrap().map(|e| (e.unwrap().file_name(), ())).collect();

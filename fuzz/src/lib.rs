@@ -12,6 +12,7 @@ use stacker::load::{Options, load};
 use stacker::oci::Layout;
 use stacker::record::Record;
 use stacker::resolve::Resolver;
+use stacker::seal::Marks;
 use stacker::unpack::{Whiteouts, unpack_onto};
 
 /// One target.
@@ -57,7 +58,7 @@ pub fn unpack(bytes: &[u8]) {
     if kind.eq_ignore_ascii_case(&b't') {
         tar.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar").for_each(checksum);
     }
-    let whiteouts = if kind.is_ascii_uppercase() { Whiteouts::Oci } else { Whiteouts::Literal };
+    let whiteouts = if kind.is_ascii_uppercase() { Whiteouts::Oci(Marks::Overlayfs) } else { Whiteouts::Literal };
     let space = space();
     fs::write(space.path().join("outside"), "untouched").expect("a file can be written");
     let root = space.path().join("root");
@@ -83,7 +84,7 @@ fn unpack_limited(
 fn seal(root: &Path, space: &Path) {
     let file = fs::File::options().read(true).write(true).create(true).truncate(true).open(space.join("listing"));
     let mut file = file.expect("a file can be made");
-    match stacker::seal::seal_unpacked(root, None, stacker::seal::Owners::OnDisk, &mut file) {
+    match stacker::seal::seal_unpacked(root, None, Marks::Overlayfs, stacker::seal::Owners::OnDisk, &mut file) {
         Ok(sealed) => {
             let listing = Listing::from_file(file).expect("a listing that was just written can be read");
             let entries = listing.entries().collect::<Result<Vec<_>, _>>().expect("a listing that was just written");

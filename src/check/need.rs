@@ -75,7 +75,7 @@ impl Need {
             Need::Newuidmap => "writing an ordinary user's id map; without it every file belongs to root",
             Need::Ids => "files of several owners in images; without it every file belongs to root",
             Need::Chown => "files of several owners in images",
-            Need::Overlay => "every `run`: its changes are the upper directory of an overlay mount",
+            Need::Overlay => "a `run` that costs what it changes; without it each works on a copy of its whole base",
             Need::Proc => "hiding the processes outside from a `run`; without it their names can be seen",
             Need::Run => "every layer with a `run`",
             Need::Btrfs => "a store of btrfs snapshots; other file systems have the overlay store",

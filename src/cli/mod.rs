@@ -41,7 +41,7 @@ pub struct Global {
     /// Where `.stacker` and `roots` lie, instead of the user's cache
     #[arg(long, global = true, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
-    /// Kind of snapshot store (default: btrfs where the roots directory is on it, else overlay)
+    /// Kind of snapshot store (default: btrfs where the roots directory is on it, else overlay where that works, else copy)
     #[arg(long, global = true, value_name = "TYPE")]
     pub storage_type: Option<StorageType>,
     /// Insist on a kind of sandbox (default: the best that there is)
@@ -62,6 +62,8 @@ pub enum StorageType {
     Overlay,
     /// A snapshot for each layer that runs build on; the roots directory must be on btrfs.
     Btrfs,
+    /// A copy of the base for each run, on any file system: slow.
+    Copy,
 }
 
 impl From<StorageType> for StoreKind {
@@ -69,6 +71,7 @@ impl From<StorageType> for StoreKind {
         match kind {
             StorageType::Overlay => StoreKind::Overlay,
             StorageType::Btrfs => StoreKind::Btrfs,
+            StorageType::Copy => StoreKind::Copy,
         }
     }
 }

@@ -115,8 +115,8 @@ impl Site {
     /// Maps the user namespace and opens the store, once.
     pub fn ready(&self) -> Result<Ready> {
         let ready = self.holder.prepare()?;
-        if let Some(fallback) = self.holder.take_fallback() {
-            self.tell(Event::Warning(fallback.to_string()));
+        for notice in self.holder.take_notices() {
+            self.tell(Event::Warning(notice));
         }
         Ok(ready)
     }

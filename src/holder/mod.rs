@@ -21,6 +21,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::unistd::Pid;
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, memfd_create, openat};
@@ -55,6 +56,8 @@ pub struct Holder {
     ready: Mutex<Option<std::result::Result<Ready, String>>>,
     /// What is to be told of the sandbox, once.
     fallback: Mutex<Option<Fallback>>,
+    /// What is to be told of the store, once.
+    slow: AtomicBool,
 }
 
 /// What is known once the user namespace is there.
@@ -96,6 +99,7 @@ impl Holder {
                 wanted: None,
                 ready: Mutex::default(),
                 fallback: Mutex::default(),
+                slow: AtomicBool::new(false),
             }),
         }
     }
@@ -123,6 +127,18 @@ impl Holder {
         self.fallback.lock().unwrap_or_else(|broken| broken.into_inner()).take()
     }
 
+    /// What is to be told of sandboxes and store; only once.
+    pub fn take_notices(&self) -> Vec<String> {
+        let slow = self.slow.swap(false, Ordering::Relaxed).then(|| {
+            let mend = Need::Overlay.mend();
+            format!(
+                "the store is of the kind copy: each `run` works on a copy of its whole base, and all of that is searched \
+                 for what it changed. For one that is not: {mend}"
+            )
+        });
+        self.take_fallback().map(|fallback| fallback.to_string()).into_iter().chain(slow).collect()
+    }
+
     /// Maps the user namespace and opens the store, the first time it is called.
     pub fn prepare(&self) -> Result<Ready> {
         let mut ready = self.ready.lock().unwrap_or_else(|broken| broken.into_inner());
@@ -139,15 +155,18 @@ impl Holder {
         let (choice, bare) = self.enter_namespace(choice)?;
         let map = &choice.map;
         // Before any owner is changed: a store of another map is left as it is.
-        let identity = store::open_identity(&self.roots, &map.uids, &map.gids, &self.known)?;
+        let mut setting = Setting { ids: choice.ids(), bare, ..Setting::default() };
+        let takes_uppers = || self.takes_uppers(setting, map.root());
+        let identity = store::open_identity(&self.roots, &map.uids, &map.gids, &self.known, &takes_uppers)?;
         make_roots(&self.roots, map.root())?;
         let listings = self.stacker.0.join("listings");
         let directories = [open_directory(&self.roots.0)?, open_directory(&listings)?];
         let insists = matches!(self.wanted, Some(Tier::SharedProc));
         let store = identity.backend;
-        let setting = Setting { ids: choice.ids(), bare, shared_proc: insists, store };
-        let text = serde_json::to_string(&setting).map_err(std::io::Error::from).at("encode", "a setting")?;
-        let refused = self.ask(wire::ENTER, text.as_bytes(), &directories)?;
+        (setting.shared_proc, setting.store) = (insists, store);
+        // Who asked for it knows.
+        self.slow.store(store == StoreKind::Copy && self.known.asked.is_none(), Ordering::Relaxed);
+        let refused = self.ask(wire::ENTER, encoded(setting)?.as_bytes(), &directories)?;
         if !refused.is_empty() {
             if matches!(self.wanted, Some(Tier::Full | Tier::Inner)) {
                 return Err(Error::Lacking(Need::Proc, refused));
@@ -156,6 +175,13 @@ impl Holder {
         }
         let tier = if bare { Tier::None } else { choice.tier(insists || !refused.is_empty()) };
         Ok(Ready { root: map.root(), tier, store, id: identity.id })
+    }
+
+    /// Whether overlayfs can write to the roots directory, which is made for that.
+    fn takes_uppers(&self, setting: Setting, root: (u32, u32)) -> Result<bool> {
+        make_roots(&self.roots, root)?;
+        let refused = self.ask(wire::TRY, encoded(setting)?.as_bytes(), &[open_directory(&self.roots.0)?])?;
+        Ok(refused.is_empty())
     }
 
     /// Puts the holder into a user namespace with the chosen ids. Where the kernel has none for it, and nobody insists,
@@ -250,6 +276,10 @@ fn make_roots(roots: &RootsDir, root: (u32, u32)) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn encoded(setting: Setting) -> Result<String> {
+    serde_json::to_string(&setting).map_err(std::io::Error::from).at("encode", "a setting")
 }
 
 fn open_directory(path: &Path) -> Result<OwnedFd> {

@@ -33,6 +33,7 @@ pub fn serve(socket: OwnedFd) -> i32 {
     while let Ok(Some(packet)) = wire::receive(&socket) {
         match packet.letter {
             wire::UNSHARE => reply(&socket, unshare()),
+            wire::TRY => reply(&socket, takes_uppers(packet)),
             wire::ENTER => reply(&socket, enter(packet, &mut ground)),
             wire::JOB => start(packet, ground.as_ref()),
             _ => {}
@@ -62,11 +63,28 @@ fn unshare() -> Result<String, String> {
         .map_err(|error| format!("cannot make a user namespace: {error}"))
 }
 
+/// Tries it in a process that becomes the namespace's root for that.
+fn takes_uppers(packet: Packet) -> Result<String, String> {
+    let setting = read_setting(&packet)?;
+    let roots = packet.descriptors.first().ok_or("the roots directory is missing")?;
+    let tried = worker::in_a_fork(|| {
+        if !setting.bare {
+            become_root(setting.ids).map_err(std::io::Error::other)?;
+        }
+        rustix::process::fchdir(roots)?;
+        worker::takes_uppers(setting.bare)
+    });
+    Ok(tried.err().map_or(String::new(), |error| error.to_string()))
+}
+
+fn read_setting(packet: &Packet) -> Result<Setting, String> {
+    serde_json::from_slice(&packet.text).map_err(|error| format!("cannot read the setting: {error}"))
+}
+
 /// The map is written: become its root, with the roots directory as current directory. The answer is why sandboxes can
 /// have no procfs of their own, if that is so.
 fn enter(packet: Packet, ground: &mut Option<Ground>) -> Result<String, String> {
-    let mut setting: Setting =
-        serde_json::from_slice(&packet.text).map_err(|error| format!("cannot read the setting: {error}"))?;
+    let mut setting = read_setting(&packet)?;
     if !setting.bare {
         become_root(setting.ids)?;
     }

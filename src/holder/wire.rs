@@ -19,6 +19,9 @@ const LONGEST: usize = 4096;
 
 /// What a packet is for.
 pub const UNSHARE: u8 = b'U';
+/// The user namespace is mapped; descriptor: roots directory; text: the setting. The answer's text says why overlayfs
+/// cannot write to it, or is empty.
+pub const TRY: u8 = b'R';
 /// The user namespace is mapped; descriptors: roots directory, listings directory; text: the setting. The answer's text
 /// says why sandboxes have no procfs of their own, or is empty.
 pub const ENTER: u8 = b'E';

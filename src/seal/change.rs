@@ -25,7 +25,7 @@ pub(super) fn kept(nodes: &[Node]) -> Vec<bool> {
     kept
 }
 
-fn groups(nodes: &[Node]) -> HashMap<(u64, u64), Vec<usize>> {
+fn groups(nodes: &[Node]) -> HashMap<Option<(u64, u64)>, Vec<usize>> {
     let mut groups: HashMap<_, Vec<usize>> = HashMap::new();
     for (index, node) in nodes.iter().enumerate().filter(|(_, node)| linked(node)) {
         groups.entry(inode(node)).or_default().push(index);

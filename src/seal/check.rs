@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::Path;
 
 use super::walk::{self, Owners, Walked};
-use super::{Times, finish, settle};
+use super::{Form, Marks, Times, finish, settle};
 use crate::digest::DiffId;
 use crate::listing::{Entry, Kind, order};
 use crate::text::escape;
@@ -16,16 +16,16 @@ use crate::worker::message::{Failure, Sealed};
 pub(crate) struct Relisted(Walked);
 
 /// Lists a delta as sealing did.
-pub(crate) fn delta(directory: &Path, contents: bool) -> Result<Relisted, Failure> {
-    let mut walked = walk::walk(directory, None, Owners::OnDisk, contents)?;
+pub(crate) fn delta(directory: &Path, marks: Marks, contents: bool) -> Result<Relisted, Failure> {
+    let mut walked = walk::walk(directory, None, Form::Changes(marks), Owners::OnDisk, contents)?;
     let kept = vec![true; walked.nodes.len()];
     settle(&mut walked.nodes, &kept, Times::Keep);
     Ok(Relisted(walked))
 }
 
 /// Lists a whole root filesystem, where every name of a file is a file, as in the view of a stack.
-pub(crate) fn tree(directory: &Path, contents: bool) -> Result<Relisted, Failure> {
-    Ok(Relisted(walk::walk(directory, None, Owners::OnDisk, contents)?))
+pub(crate) fn tree(directory: &Path, marks: Marks, contents: bool) -> Result<Relisted, Failure> {
+    Ok(Relisted(walk::walk(directory, None, Form::Changes(marks), Owners::OnDisk, contents)?))
 }
 
 impl Relisted {

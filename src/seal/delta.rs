@@ -11,9 +11,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags, openat, openat2,
-};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags, openat, openat2};
 
 use crate::action::Ids;
 use crate::listing::{Entry, Kind, Time};
@@ -35,10 +33,6 @@ pub(crate) fn stat(path: &Path) -> io::Result<Stat> {
 
 pub(crate) fn mtime(stat: &Stat) -> Time {
     Time { seconds: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 }
-}
-
-pub(crate) fn is_whiteout(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
 /// The extended attributes of a file, as images keep them, and what overlayfs wrote beside them.

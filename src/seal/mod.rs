@@ -9,6 +9,7 @@ pub(crate) mod check;
 mod content;
 pub(crate) mod delta;
 pub(crate) mod failure;
+mod marks;
 pub mod tar;
 mod walk;
 
@@ -20,12 +21,13 @@ use sha2::{Digest, Sha256};
 
 use crate::action::Ids;
 use crate::digest::DiffId;
-use crate::listing::{self, Entry, Kind, Listing, Stack, Time, scratch_root};
+use crate::listing::{self, Entry, Kind, Listing, Stack, Time, scratch_root, split};
 use crate::worker::message::{Failure, Sealed};
 use failure::{library, machine};
 use walk::Node;
 
 pub use content::hash as hash_file;
+pub use marks::{Form, Marks};
 pub use walk::{Owners, Recorded};
 
 /// What becomes of modification times.
@@ -71,15 +73,22 @@ pub fn dress_root(upper: &Path, root: Option<&Entry>, ids: Ids) -> Result<(), Fa
 
 /// Seals what a run or an import left in `upper`, over the layers `lower`: makes the delta equal to the listing that is
 /// written to `listing_out`. After an error the upper is of no use any more.
-pub fn seal(upper: &Path, lower: &Stack, times: Times, ids: Ids, listing_out: &mut File) -> Result<Sealed, Failure> {
+pub fn seal(
+    upper: &Path,
+    lower: &Stack,
+    form: Form,
+    times: Times,
+    ids: Ids,
+    listing_out: &mut File,
+) -> Result<Sealed, Failure> {
     let owners = match ids {
         Ids::Full => Owners::OnDisk,
         Ids::Single => Owners::Beneath,
     };
-    let mut walked = walk::walk(upper, Some(lower), owners, true)?;
+    let mut walked = walk::walk(upper, Some(lower), form, owners, true)?;
     let kept = change::kept(&walked.nodes);
     settle(&mut walked.nodes, &kept, times);
-    let warnings = make_equal(upper, &walked, &kept)?;
+    let warnings = make_equal(upper, &walked, &kept, form.marks())?;
     finish(upper, &walked.nodes, &kept, None, warnings, listing_out)
 }
 
@@ -88,13 +97,14 @@ pub fn seal(upper: &Path, lower: &Stack, times: Times, ids: Ids, listing_out: &m
 pub fn seal_unpacked(
     directory: &Path,
     diff_id: Option<DiffId>,
+    marks: Marks,
     owners: Owners,
     listing_out: &mut File,
 ) -> Result<Sealed, Failure> {
-    let mut walked = walk::walk(directory, None, owners, true)?;
+    let mut walked = walk::walk(directory, None, Form::Changes(marks), owners, true)?;
     let kept = vec![true; walked.nodes.len()];
     settle(&mut walked.nodes, &kept, Times::Keep);
-    let warnings = make_equal(directory, &walked, &kept)?;
+    let warnings = make_equal(directory, &walked, &kept, marks)?;
     finish(directory, &walked.nodes, &kept, diff_id, warnings, listing_out)
 }
 
@@ -112,8 +122,9 @@ fn settle(nodes: &mut [Node], kept: &[bool], times: Times) {
     }
 }
 
-/// Makes the directory equal to the list: what is not listed goes, overlayfs's marks go, times are set.
-fn make_equal(upper: &Path, walked: &walk::Walked, kept: &[bool]) -> Result<Vec<String>, Failure> {
+/// Makes the directory equal to the list: what is not listed goes, overlayfs's marks go, whiteouts are there, times are
+/// set.
+fn make_equal(upper: &Path, walked: &walk::Walked, kept: &[bool], marks: Marks) -> Result<Vec<String>, Failure> {
     let mut warnings = Vec::new();
     for path in &walked.sockets {
         std::fs::remove_file(delta::within(upper, path)).map_err(|error| machine("remove", path, error))?;
@@ -128,10 +139,16 @@ fn make_equal(upper: &Path, walked: &walk::Walked, kept: &[bool]) -> Result<Vec<
         };
         removed.map_err(|error| machine("remove", &node.entry.path, error))?;
     }
-    for (index, (node, _)) in
-        walked.nodes.iter().zip(kept).enumerate().filter(|(index, (_, kept))| *index == 0 || **kept)
-    {
-        equalise(upper, node).map_err(|error| machine("finish", &walked.nodes[index].entry.path, error))?;
+    let listed = || walked.nodes.iter().zip(kept).filter(|(_, kept)| **kept).map(|(node, _)| node);
+    // All that is made comes before the times of the directories that it is made in.
+    for node in listed().filter(|node| node.stat.is_none()) {
+        let (above, name) = split(&node.entry.path);
+        let made = File::open(delta::within(upper, above)).and_then(|directory| marks.whiteout(directory, name));
+        made.map_err(|error| machine("mark as removed", &node.entry.path, error))?;
+    }
+    let root = walked.nodes.first().filter(|_| kept.first() == Some(&false));
+    for node in root.into_iter().chain(listed()) {
+        equalise(upper, node).map_err(|error| machine("finish", &node.entry.path, error))?;
     }
     Ok(warnings)
 }
@@ -146,7 +163,7 @@ fn equalise(upper: &Path, node: &Node) -> std::io::Result<()> {
         delta::remove_xattr(&full, delta::OPAQUE.as_bytes())?;
     }
     // A directory's time changed if something was removed from it just now.
-    if directory || node.entry.mtime != delta::mtime(&node.stat) {
+    if directory || node.stat.is_none_or(|stat| node.entry.mtime != delta::mtime(&stat)) {
         delta::set_mtime(&full, node.entry.mtime)?;
     }
     Ok(())

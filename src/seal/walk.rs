@@ -1,26 +1,31 @@
 //! The walk over an upper directory: every name in it, in the order of a listing, beside what the layers beneath have.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rayon::prelude::*;
 use rustix::fs::{FileType, Stat};
 
-use super::delta::{Delta, Xattrs, is_whiteout, mtime, stat, within, xattrs};
+use super::Form;
+use super::delta::{Delta, mtime, stat, within, xattrs};
 use super::failure::{library, machine, users};
 use crate::digest::ContentDigest;
-use crate::listing::{Entry, Kind, Lower, Stack, View};
+use crate::listing::{Entry, Kind, Lower, Stack, Time, View, split};
 use crate::worker::message::Failure;
 
 const BTRFS: u64 = 0x9123_683e;
 /// The inode number of the root of every btrfs subvolume.
 const SUBVOLUME: u64 = 256;
 
+/// Later than every layer's time: a name that is gone tells no time.
+const LATEST: Time = Time { seconds: i64::MAX, nanos: 0 };
+
 /// One name in the upper directory.
 pub(super) struct Node {
     pub entry: Entry,
-    pub stat: Stat,
+    /// `None`: a whiteout that stands in the list alone.
+    pub stat: Option<Stat>,
     /// Index of the directory it is in; the root's is its own.
     pub parent: usize,
     /// What stands there in the layers beneath.
@@ -54,27 +59,38 @@ pub enum Owners<'a> {
     Recorded(&'a Recorded),
 }
 
+/// A name in a directory; without a stat it is gone.
+type Name = (Vec<u8>, Option<Stat>);
+
 struct Walk<'a> {
     upper: &'a Path,
+    form: Form,
     btrfs: bool,
     owners: Owners<'a>,
     walked: Walked,
 }
 
-/// Reads the whole upper directory. Without `lower`, nothing is beneath and every mark is kept as it is. Without
-/// `contents`, the digests of files are zero.
-pub(super) fn walk(upper: &Path, lower: Option<&Stack>, owners: Owners, contents: bool) -> Result<Walked, Failure> {
+/// Reads the whole upper directory. Without `lower`, nothing is beneath and every mark is kept as it is; else each name
+/// that is gone is listed as a whiteout, and no directory as opaque: the same change is the same list, in whatever way
+/// it was made. Without `contents`, the digests of files are zero.
+pub(super) fn walk(
+    upper: &Path,
+    lower: Option<&Stack>,
+    form: Form,
+    owners: Owners,
+    contents: bool,
+) -> Result<Walked, Failure> {
     let root = stat(upper).map_err(|error| machine("stat", b"", error))?;
     let file_system = rustix::fs::statfs(upper).map_err(|error| machine("statfs", b"", error.into()))?;
     let btrfs = file_system.f_type as u64 == BTRFS;
-    let mut walk = Walk { upper, btrfs, owners, walked: Walked { nodes: Vec::new(), sockets: Vec::new() } };
+    let mut walk = Walk { upper, form, btrfs, owners, walked: Walked { nodes: Vec::new(), sockets: Vec::new() } };
     let view = lower.map(Stack::root);
     let beneath = match &view {
         Some(view) => view.itself().map_err(|error| library("read listings", error))?,
         None => None,
     };
-    walk.add(Vec::new(), root, 0, beneath)?;
-    walk.directory(0, view)?;
+    walk.add(Vec::new(), Some(root), 0, beneath)?;
+    walk.directory(0, view, matches!(form, Form::Whole(_)))?;
     if let Owners::Beneath = owners {
         agree(&mut walk.walked.nodes);
     }
@@ -83,25 +99,42 @@ pub(super) fn walk(upper: &Path, lower: Option<&Stack>, owners: Owners, contents
 }
 
 impl Walk<'_> {
-    fn add(&mut self, path: Vec<u8>, stat: Stat, parent: usize, lower: Option<Lower>) -> Result<usize, Failure> {
+    /// Without a `stat` it is a whiteout.
+    fn add(
+        &mut self,
+        path: Vec<u8>,
+        stat: Option<Stat>,
+        parent: usize,
+        lower: Option<Lower>,
+    ) -> Result<usize, Failure> {
+        let entry = match &stat {
+            Some(stat) if !self.is_whiteout(stat) => self.entry(path, stat, lower.as_ref())?,
+            mark => whiteout(path, mark.as_ref().map_or(LATEST, mtime)),
+        };
+        self.walked.nodes.push(Node { entry, stat, parent, lower, overlay: Vec::new(), marked: false });
+        Ok(self.walked.nodes.len() - 1)
+    }
+
+    fn entry(&self, path: Vec<u8>, stat: &Stat, lower: Option<&Lower>) -> Result<Entry, Failure> {
         let kind = match FileType::from_raw_mode(stat.st_mode) {
-            _ if is_whiteout(&stat) => Kind::Whiteout,
             FileType::Directory => Kind::Directory { opaque: false },
             FileType::RegularFile => Kind::File { size: stat.st_size as u64, content: ContentDigest([0; 32]) },
             FileType::Symlink => Kind::Symlink { target: Vec::new() },
             FileType::Fifo => Kind::Fifo,
             _ => return Err(users("seal", &path, "is a device node, which a layer cannot hold")),
         };
-        let (mode, uid, gid) = match kind {
-            Kind::Whiteout => (0, 0, 0),
-            _ => {
-                let (uid, gid) = self.owner(&kind, &stat, lower.as_ref());
-                (stat.st_mode & 0o7777, uid, gid)
-            }
-        };
-        let entry = Entry { path, kind, mode, uid, gid, mtime: mtime(&stat), xattrs: Default::default() };
-        self.walked.nodes.push(Node { entry, stat, parent, lower, overlay: Vec::new(), marked: false });
-        Ok(self.walked.nodes.len() - 1)
+        let (uid, gid) = self.owner(&kind, stat, lower);
+        let (mode, mtime) = (stat.st_mode & 0o7777, mtime(stat));
+        Ok(Entry { path, kind, mode, uid, gid, mtime, xattrs: Default::default() })
+    }
+
+    /// Whether something on disk stands for a removed name.
+    fn is_whiteout(&self, stat: &Stat) -> bool {
+        matches!(self.form, Form::Changes(marks) if marks.is_whiteout(stat))
+    }
+
+    fn is_gone(&self, stat: &Option<Stat>) -> bool {
+        stat.is_none_or(|stat| self.is_whiteout(&stat))
     }
 
     fn owner(&self, kind: &Kind, stat: &Stat, lower: Option<&Lower>) -> (u32, u32) {
@@ -112,34 +145,32 @@ impl Walk<'_> {
         }
     }
 
-    /// Adds everything below the directory `index`, whose place in the layers beneath is `view`.
-    fn directory(&mut self, index: usize, view: Option<View>) -> Result<(), Failure> {
+    /// Adds everything below the directory `index`, whose place in the layers beneath is `view`. `whole`: nothing shines
+    /// through from there.
+    fn directory(&mut self, index: usize, view: Option<View>, whole: bool) -> Result<(), Failure> {
         let path = self.walked.nodes[index].entry.path.clone();
         let full = within(self.upper, &path);
         let found = xattrs(&full).map_err(|error| machine("read attributes of", &path, error))?;
-        let view = match view {
-            Some(view) if found.opaque => {
-                self.mark(index, found, view.exists());
-                Some(view.nothing(b""))
-            }
-            None if found.opaque => {
-                self.mark(index, found, true);
-                None
-            }
-            view => {
-                self.mark(index, found, false);
-                view
-            }
-        };
-        for (name, stat) in self.names(&path, &full)? {
+        let opaque = matches!(self.form, Form::Changes(marks) if marks.is_opaque(&full, found.opaque));
+        let node = &mut self.walked.nodes[index];
+        node.entry.kind = Kind::Directory { opaque: opaque && view.is_none() };
+        (node.marked, node.entry.xattrs, node.overlay) = (found.opaque, found.kept, found.overlay);
+        let whole = whole || opaque;
+        let mut names = self.names(&path, &full)?;
+        if let Some(view) = view.as_ref().filter(|view| whole && view.exists()) {
+            names.extend(gone(view, &names)?);
+        }
+        names.sort_by(|(a, a_stat), (b, b_stat)| (!self.is_gone(a_stat), a).cmp(&(!self.is_gone(b_stat), b)));
+        for (name, stat) in names {
             let child = if path.is_empty() { name.clone() } else { [path.as_slice(), b"/", &name].concat() };
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Socket {
+            let kind = stat.map(|stat| FileType::from_raw_mode(stat.st_mode));
+            if kind == Some(FileType::Socket) && !self.is_gone(&stat) {
                 self.walked.sockets.push(child);
                 continue;
             }
             let read = |error| library("read listings", error);
             let lower = view.as_ref().map(|view| view.child(&name)).transpose().map_err(read)?.flatten();
-            let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            let directory = kind == Some(FileType::Directory);
             let below = if directory {
                 view.as_ref().map(|view| view.directory(&name)).transpose().map_err(read)?
             } else {
@@ -147,27 +178,22 @@ impl Walk<'_> {
             };
             let index = self.add(child, stat, index, lower)?;
             if directory {
-                self.directory(index, below)?;
+                self.directory(index, below, whole)?;
             }
         }
         Ok(())
     }
 
-    fn mark(&mut self, index: usize, found: Xattrs, opaque: bool) {
-        let node = &mut self.walked.nodes[index];
-        node.entry.kind = Kind::Directory { opaque };
-        node.marked = found.opaque;
-        node.entry.xattrs = found.kept;
-        node.overlay = found.overlay;
-    }
-
-    /// The names in a directory: whiteouts first, then by bytes.
-    fn names(&self, path: &[u8], full: &Path) -> Result<Vec<(Vec<u8>, Stat)>, Failure> {
+    /// The names in a directory.
+    fn names(&self, path: &[u8], full: &Path) -> Result<Vec<Name>, Failure> {
         let read = |error| machine("read", path, error);
         let mut names = Vec::new();
         for item in std::fs::read_dir(full).map_err(read)? {
             let item = item.map_err(read)?;
             let name = item.file_name().as_bytes().to_vec();
+            if matches!(self.form, Form::Changes(marks) if marks.is_opaque_name(&name)) {
+                continue;
+            }
             let stat = stat(&full.join(item.file_name())).map_err(read)?;
             let child = || [path, b"/", &name].concat();
             if name.starts_with(b".wh.") {
@@ -180,11 +206,22 @@ impl Walk<'_> {
             if self.btrfs && FileType::from_raw_mode(stat.st_mode) == FileType::Directory && stat.st_ino == SUBVOLUME {
                 return Err(users("seal", &child(), "is a btrfs subvolume, which a layer cannot hold"));
             }
-            names.push((name, stat));
+            names.push((name, Some(stat)));
         }
-        names.sort_by(|(a, a_stat), (b, b_stat)| (!is_whiteout(a_stat), a).cmp(&(!is_whiteout(b_stat), b)));
         Ok(names)
     }
+}
+
+/// What a directory of the layers beneath has and the one on disk, with `names`, has not.
+fn gone(view: &View, names: &[Name]) -> Result<Vec<Name>, Failure> {
+    let there: HashSet<&[u8]> = names.iter().map(|(name, _)| name.as_slice()).collect();
+    let beneath = view.children().map_err(|error| library("read listings", error))?;
+    let beneath = beneath.iter().map(|entry| split(&entry.path).1);
+    Ok(beneath.filter(|name| !there.contains(name)).map(|name| (name.to_vec(), None)).collect())
+}
+
+fn whiteout(path: Vec<u8>, mtime: Time) -> Entry {
+    Entry { path, kind: Kind::Whiteout, mode: 0, uid: 0, gid: 0, mtime, xattrs: Default::default() }
 }
 
 /// The owner of what stands beneath, where it is of the same kind.
@@ -243,9 +280,10 @@ fn read_node(upper: &Path, delta: &Delta, node: &mut Node, contents: bool) -> st
 
 /// Whether a node may have further names that a listing ties together.
 pub(super) fn linked(node: &Node) -> bool {
-    matches!(node.entry.kind, Kind::File { .. } | Kind::HardLink { .. } | Kind::Fifo) && node.stat.st_nlink > 1
+    matches!(node.entry.kind, Kind::File { .. } | Kind::HardLink { .. } | Kind::Fifo)
+        && node.stat.is_some_and(|stat| stat.st_nlink > 1)
 }
 
-pub(super) fn inode(node: &Node) -> (u64, u64) {
-    (node.stat.st_dev, node.stat.st_ino)
+pub(super) fn inode(node: &Node) -> Option<(u64, u64)> {
+    node.stat.map(|stat| (stat.st_dev, stat.st_ino))
 }

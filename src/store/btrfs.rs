@@ -25,6 +25,7 @@ use crate::digest::{Chain, ChainId, DiffId};
 use crate::listing::{Kind, Listing};
 use crate::place;
 use crate::seal::failure::library;
+use crate::seal::{Form, Marks};
 use crate::sys::btrfs;
 use crate::worker::message::Failure;
 
@@ -39,6 +40,10 @@ const OURS: &str = ".stacker";
 pub struct Btrfs;
 
 impl SnapshotStore for Btrfs {
+    fn form(&self) -> Form {
+        Form::Changes(Marks::Overlayfs)
+    }
+
     fn lowers(&self, chain: &Chain, exists: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
         let ids = chain.ids();
         stacked(&ids, nearest_tree(&ids, exists))
@@ -54,7 +59,7 @@ impl SnapshotStore for Btrfs {
 
     fn new_draft(&self, name: &str, purpose: Purpose) -> Result<PathBuf, Failure> {
         match purpose {
-            Purpose::Run(base) => {
+            Purpose::Run(base) | Purpose::Reopen(base) => {
                 let ids = base.ids();
                 match nearest_tree(&ids, &|path| path.exists()) {
                     Some(at) => nursed_draft(name, &ids[at]),
@@ -103,7 +108,7 @@ impl SnapshotStore for Btrfs {
             None => create_subvolume(&merged)?,
         }
         let above = ids.len() - beneath.map_or(0, |at| at + 1);
-        merge::merge_all(&stacked(&ids, beneath)[..above], &merged)?;
+        merge::merge_all(&stacked(&ids, beneath)[..above], &merged, Marks::Overlayfs)?;
         keep_tree(&merged, &target)?;
         trash::remove_path(&draft)
     }

@@ -43,19 +43,21 @@ pub struct Known {
     pub before: Option<(String, StoreKind)>,
 }
 
-/// The kind that a new store in this place gets.
-pub fn kind_for(roots: &RootsDir) -> StoreKind {
-    if is_btrfs(&roots.0) { StoreKind::Btrfs } else { StoreKind::Overlay }
-}
-
 /// Reads the identity of a store, or gives a new one to an empty roots directory. Another id map or backend is an
-/// error, and so is a place where a file system is not mounted.
-pub fn open(roots: &RootsDir, uids: &[(u32, u32, u32)], gids: &[(u32, u32, u32)], known: &Known) -> Result<Identity> {
+/// error, and so is a place where a file system is not mounted. `takes_uppers` finds out whether overlayfs can write to
+/// the roots directory; it is asked only where there is no store yet.
+pub fn open(
+    roots: &RootsDir,
+    uids: &[(u32, u32, u32)],
+    gids: &[(u32, u32, u32)],
+    known: &Known,
+    takes_uppers: &dyn Fn() -> Result<bool>,
+) -> Result<Identity> {
     let path = roots.store_json();
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            let backend = new_kind(roots, known)?;
+            let backend = new_kind(roots, known, takes_uppers)?;
             let (uids, gids) = (uids.to_vec(), gids.to_vec());
             return create(roots, &path, Identity { format: FORMAT, id: String::new(), backend, uids, gids });
         }
@@ -106,17 +108,18 @@ fn check(identity: Identity, roots: &RootsDir) -> Result<Identity> {
     Ok(identity)
 }
 
-fn new_kind(roots: &RootsDir, known: &Known) -> Result<StoreKind> {
-    let here = kind_for(roots);
+fn new_kind(roots: &RootsDir, known: &Known, takes_uppers: &dyn Fn() -> Result<bool>) -> Result<StoreKind> {
+    let btrfs = is_btrfs(&roots.0);
     match (known.asked, &known.before) {
-        (Some(StoreKind::Btrfs), _) if here != StoreKind::Btrfs => Err(not_btrfs(roots, "--storage-type btrfs: ")),
+        (Some(StoreKind::Btrfs), _) if !btrfs => Err(not_btrfs(roots, "--storage-type btrfs: ")),
         (Some(asked), _) => Ok(asked),
-        (None, Some((id, StoreKind::Btrfs))) if here != StoreKind::Btrfs => Err(Error::Machine(format!(
+        (None, Some((id, StoreKind::Btrfs))) if !btrfs => Err(Error::Machine(format!(
             "{} is empty, and the store {id} that was there is on btrfs: is its file system not mounted? Mount it; or, if \
              the store is gone for good, go on without it: --storage-type overlay",
             roots.0.display()
         ))),
-        (None, _) => Ok(here),
+        (None, _) if btrfs => Ok(StoreKind::Btrfs),
+        (None, _) => Ok(if takes_uppers()? { StoreKind::Overlay } else { StoreKind::Copy }),
     }
 }
 

@@ -3,72 +3,111 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Stat, linkat};
 use rustix::io::Errno;
 
-use crate::seal::delta::{is_whiteout, mtime, set_mtime, set_xattr, stat, xattrs};
+use crate::digest::ChainId;
+use crate::place;
+use crate::seal::Marks;
+use crate::seal::delta::{mtime, remove_xattr, set_mtime, set_xattr, stat, xattrs};
 use crate::worker::message::Failure;
 
-use super::failed;
+use super::{failed, keep, plain_draft, trash};
+
+/// Makes the tree of a stack, as its topmost id names it, of directories that lie in one subvolume.
+pub(super) fn make_tree(layers: &[PathBuf], id: &ChainId, marks: Marks) -> Result<(), Failure> {
+    let target = place::tree(id);
+    if target.exists() {
+        return Ok(());
+    }
+    let draft = plain_draft(&trash::unique())?;
+    let merged = draft.join("u");
+    merge_all(layers, &merged, marks)?;
+    keep(&merged, &target)?;
+    trash::remove_path(&draft)
+}
 
 /// Lays directories over `merged`; the topmost one is the first.
-pub(super) fn merge_all(layers: &[PathBuf], merged: &Path) -> Result<(), Failure> {
+pub(super) fn merge_all(layers: &[PathBuf], merged: &Path, marks: Marks) -> Result<(), Failure> {
     for layer in layers.iter().rev() {
+        let mut merge = Merge { marks, links: true, copies: HashMap::new() };
         // A layer's name may be a link; the looks of its root are not the link's.
-        merge(&layer.join("."), merged, &mut HashMap::new()).map_err(|error| failed("merge", layer, error))?;
+        merge.directory(&layer.join("."), merged).map_err(|error| failed("merge", layer, error))?;
     }
     Ok(())
 }
 
-/// Lays the directory `layer` over `merged`. `copies` are the files that could not be linked, by inode.
-fn merge(layer: &Path, merged: &Path, copies: &mut HashMap<u64, PathBuf>) -> io::Result<()> {
-    for item in fs::read_dir(layer)? {
-        let name = item?.file_name();
-        let (from, to) = (layer.join(&name), merged.join(&name));
-        let found = stat(&from)?;
-        let directory = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
-        let opaque = directory && xattrs(&from)?.opaque;
-        let there = to.symlink_metadata().ok();
-        match there {
-            Some(there) if there.is_dir() && (!directory || opaque) => fs::remove_dir_all(&to)?,
-            Some(there) if !there.is_dir() => fs::remove_file(&to)?,
-            _ => {}
-        }
-        if is_whiteout(&found) {
-            continue;
-        }
-        if !directory {
-            link(&from, &to, &found, copies)?;
-            continue;
-        }
-        match fs::create_dir(&to) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            other => other?,
-        }
-        merge(&from, &to, copies)?;
-    }
-    like(layer, merged)
+/// Makes the empty directory `to` a copy of a whole root filesystem, of reflinks where that is possible. Every name of a
+/// file becomes a file of its own, as it does where it is written to in an overlay mount. Sockets are left out.
+pub fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
+    let mut merge = Merge { marks: Marks::Sockets, links: false, copies: HashMap::new() };
+    merge.directory(from, to).map_err(|error| failed("copy", from, error))
 }
 
-/// A further name of the file; a copy in another subvolume, or where it has as many names as the file system allows.
-fn link(from: &Path, to: &Path, found: &Stat, copies: &mut HashMap<u64, PathBuf>) -> io::Result<()> {
-    let from = copies.get(&found.st_ino).map_or(from, |copy| copy.as_path());
-    match linkat(CWD, from, CWD, to, AtFlags::empty()) {
-        Err(Errno::MLINK | Errno::XDEV) => {}
-        other => return Ok(other?),
+struct Merge {
+    /// How the layers say what they remove.
+    marks: Marks,
+    /// Files get further names rather than being copied.
+    links: bool,
+    /// The files that could not be linked, by inode.
+    copies: HashMap<u64, PathBuf>,
+}
+
+impl Merge {
+    /// Lays the directory `layer` over `merged`.
+    fn directory(&mut self, layer: &Path, merged: &Path) -> io::Result<()> {
+        for item in fs::read_dir(layer)? {
+            let name = item?.file_name();
+            let (from, to) = (layer.join(&name), merged.join(&name));
+            let found = stat(&from)?;
+            let directory = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
+            let opaque = directory && self.marks.is_opaque(&from, xattrs(&from)?.opaque);
+            let there = to.symlink_metadata().ok();
+            match there {
+                Some(there) if there.is_dir() && (!directory || opaque) => fs::remove_dir_all(&to)?,
+                Some(there) if !there.is_dir() => fs::remove_file(&to)?,
+                _ => {}
+            }
+            if self.marks.is_whiteout(&found) || self.marks.is_opaque_name(name.as_bytes()) {
+                continue;
+            }
+            if !directory {
+                self.file(&from, &to, &found)?;
+                continue;
+            }
+            match fs::create_dir(&to) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                other => other?,
+            }
+            self.directory(&from, &to)?;
+        }
+        like(layer, merged)
     }
-    match FileType::from_raw_mode(found.st_mode) {
-        FileType::Symlink => std::os::unix::fs::symlink(fs::read_link(from)?, to)?,
-        FileType::Fifo => nix::unistd::mkfifo(to, nix::sys::stat::Mode::S_IRWXU)?,
-        _ => clone_file(from, to)?,
+
+    /// A further name of the file; a copy where that is asked for, in another subvolume, or where it has as many names
+    /// as the file system allows.
+    fn file(&mut self, from: &Path, to: &Path, found: &Stat) -> io::Result<()> {
+        let from = self.copies.get(&found.st_ino).map_or(from, |copy| copy.as_path());
+        if self.links {
+            match linkat(CWD, from, CWD, to, AtFlags::empty()) {
+                Err(Errno::MLINK | Errno::XDEV) => {}
+                other => return Ok(other?),
+            }
+        }
+        match FileType::from_raw_mode(found.st_mode) {
+            FileType::Symlink => std::os::unix::fs::symlink(fs::read_link(from)?, to)?,
+            FileType::Fifo => nix::unistd::mkfifo(to, nix::sys::stat::Mode::S_IRWXU)?,
+            _ => clone_file(from, to)?,
+        }
+        like(from, to)?;
+        if self.links && found.st_nlink > 1 {
+            self.copies.insert(found.st_ino, to.to_path_buf());
+        }
+        Ok(())
     }
-    like(from, to)?;
-    if found.st_nlink > 1 {
-        copies.insert(found.st_ino, to.to_path_buf());
-    }
-    Ok(())
 }
 
 fn clone_file(from: &Path, to: &Path) -> io::Result<()> {
@@ -87,7 +126,7 @@ pub fn like(from: &Path, to: &Path) -> io::Result<()> {
     let link = FileType::from_raw_mode(found.st_mode) == FileType::Symlink;
     let wanted = xattrs(from)?.kept;
     for name in xattrs(to)?.kept.into_keys().filter(|name| !wanted.contains_key(name)) {
-        crate::seal::delta::remove_xattr(to, &name)?;
+        remove_xattr(to, &name)?;
     }
     if !link {
         rustix::fs::chmodat(CWD, to, Mode::from_raw_mode(found.st_mode & 0o7777), AtFlags::empty())?;

@@ -8,6 +8,7 @@
 
 pub mod boot;
 mod btrfs;
+mod copy;
 mod identity;
 mod merge;
 mod overlay;
@@ -21,11 +22,12 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{Chain, ChainId, DiffId};
 use crate::listing::Listing;
 use crate::place::{RootsDir, StackerDir, delta, tree};
+use crate::seal::Form;
 use crate::worker::message::Failure;
 
 pub use btrfs::is_btrfs;
-pub use identity::{Identity, Known, is_damaged, kind_for, open as open_identity};
-pub use merge::like;
+pub use identity::{Identity, Known, is_damaged, open as open_identity};
+pub use merge::{copy, like};
 
 /// So many deltas are stacked before a tree is made beneath the next: their names fit into the one page that mount(2)
 /// takes, with room for the skeleton.
@@ -40,13 +42,17 @@ pub enum StoreKind {
     Overlay,
     /// A snapshot for each layer that runs build on.
     Btrfs,
+    /// A copy for each run.
+    Copy,
 }
 
 /// What a layer's files are collected for.
 #[derive(Clone, Copy, Debug)]
 pub enum Purpose<'a> {
-    /// A run, or a look, on this base: the draft becomes the upper of an overlay mount.
+    /// A run, or a look, on this base: the draft becomes the upper of an overlay mount, or the root filesystem itself.
     Run(&'a Chain),
+    /// The upper of a failed run on this base is moved into it.
+    Reopen(&'a Chain),
     /// A layer unpacked onto `parent`, which is not mounted.
     Unpack(&'a Chain),
     /// A staged import is renamed into it.
@@ -56,6 +62,9 @@ pub enum Purpose<'a> {
 /// A kind of store. All but `lowers` and `needs_tree` are for workers; each change is there at once or not at all, and
 /// who makes what another one has made meanwhile keeps the other's.
 pub trait SnapshotStore: Sync {
+    /// What the upper of a run holds. Deltas hold a layer's own changes, with the same marks.
+    fn form(&self) -> Form;
+
     /// The directories that hold a chain, topmost first. The deltas that it needs must be there; `exists` looks for
     /// trees. Costs a look for each layer at most.
     fn lowers(&self, chain: &Chain, exists: &dyn Fn(&Path) -> bool) -> Vec<PathBuf>;
@@ -64,7 +73,8 @@ pub trait SnapshotStore: Sync {
     /// lowest first; `None` when there is nothing left to do.
     fn needs_tree(&self, chain: &Chain, for_run: bool, exists: &dyn Fn(&Path) -> bool) -> Option<Chain>;
 
-    /// Makes `drafts/NAME` with an empty directory `u`. It is on the same file system as everything else, and for an
+    /// Makes `drafts/NAME` with a directory `u`: empty, or where the form of runs is a whole root filesystem and the draft
+    /// is for a run, a copy of its base. It is on the same file system as everything else, and for an
     /// import in the same subvolume as `imports`.
     fn new_draft(&self, name: &str, purpose: Purpose) -> Result<PathBuf, Failure>;
 
@@ -80,13 +90,14 @@ pub fn of(kind: StoreKind) -> &'static dyn SnapshotStore {
     match kind {
         StoreKind::Overlay => &overlay::Overlay,
         StoreKind::Btrfs => &btrfs::Btrfs,
+        StoreKind::Copy => &copy::Copy,
     }
 }
 
 impl StoreKind {
     /// The kind that [`Display`](std::fmt::Display) writes so.
     pub fn from_word(word: &str) -> Option<StoreKind> {
-        [StoreKind::Overlay, StoreKind::Btrfs].into_iter().find(|kind| kind.to_string() == word)
+        [StoreKind::Overlay, StoreKind::Btrfs, StoreKind::Copy].into_iter().find(|kind| kind.to_string() == word)
     }
 }
 
@@ -95,6 +106,7 @@ impl std::fmt::Display for StoreKind {
         f.write_str(match self {
             StoreKind::Overlay => "overlay",
             StoreKind::Btrfs => "btrfs",
+            StoreKind::Copy => "copy",
         })
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::digest::{Chain, ChainId, DiffId};
 use crate::listing::Listing;
 use crate::place;
+use crate::seal::{Form, Marks};
 use crate::worker::message::Failure;
 
 use super::{MAX_DELTAS, Purpose, SnapshotStore, keep, merge, nearest_tree, plain_draft, stacked, too_high, trash};
@@ -15,6 +16,10 @@ use super::{MAX_DELTAS, Purpose, SnapshotStore, keep, merge, nearest_tree, plain
 pub struct Overlay;
 
 impl SnapshotStore for Overlay {
+    fn form(&self) -> Form {
+        Form::Changes(Marks::Overlayfs)
+    }
+
     fn lowers(&self, chain: &Chain, exists: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
         stacked(&chain.ids(), high_tree(chain, exists))
     }
@@ -33,15 +38,7 @@ impl SnapshotStore for Overlay {
     }
 
     fn make_tree(&self, chain: &Chain) -> Result<(), Failure> {
-        let target = place::tree(&chain.id());
-        if target.exists() {
-            return Ok(());
-        }
-        let draft = plain_draft(&trash::unique())?;
-        let merged = draft.join("u");
-        merge::merge_all(&self.lowers(chain, &|path| path.exists()), &merged)?;
-        keep(&merged, &target)?;
-        trash::remove_path(&draft)
+        merge::make_tree(&self.lowers(chain, &|path| path.exists()), &chain.id(), Marks::Overlayfs)
     }
 }
 

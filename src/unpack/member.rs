@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, linkat, mkfifoat, mknodat, openat, statat, symlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, linkat, mkfifoat, openat, statat, symlinkat};
 use rustix::io::Errno;
 
 use super::archive::{Archive, Member, invalid};
@@ -13,7 +13,6 @@ use super::root::{Before, path_of};
 use super::{IDS, LONGEST_PATH, Unpacking, Whiteouts, clean, fault, resolving};
 use crate::digest::ContentDigest;
 use crate::listing::{Entry, Kind, join, split};
-use crate::seal::delta::{self, OPAQUE, set_xattr};
 use crate::seal::failure::{machine, users};
 use crate::text::escape;
 use crate::worker::message::Failure;
@@ -131,7 +130,10 @@ impl Unpacking<'_> {
         };
         let failed = |error: Errno| machine("link", &entry.path, error.into());
         let stat = statat(&from, first, AtFlags::SYMLINK_NOFOLLOW).map_err(|_| outside())?;
-        if to.is_empty() || FileType::from_raw_mode(stat.st_mode) == FileType::Directory || delta::is_whiteout(&stat) {
+        if to.is_empty()
+            || FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+            || self.root.marks.is_whiteout(&stat)
+        {
             return Err(outside());
         }
         match statat(at, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -154,7 +156,8 @@ impl Unpacking<'_> {
             return Err(users("unpack", &entry.path, "a name that starts with `.wh.` means a removed file in a layer"));
         }
         let failed = |error| machine("unpack", &entry.path, error);
-        let opaque = |path: std::path::PathBuf| set_xattr(&path, OPAQUE.as_bytes(), b"y").map_err(failed);
+        let marks = self.root.marks;
+        let opaque = |path: std::path::PathBuf| marks.make_opaque(&path).map_err(failed);
         match removed {
             b".wh..opq" => return opaque(path_of(at, b".")),
             b"" | b"." | b".." => return Err(users("unpack", &entry.path, "a whiteout of nothing")),
@@ -167,9 +170,7 @@ impl Unpacking<'_> {
             Before::Directory => opaque(path_of(at, removed)),
             Before::Other => Ok(()),
             Before::Nothing | Before::Whiteout => {
-                mknodat(at, removed, FileType::CharacterDevice, Mode::empty(), 0)
-                    .or_else(|error| if error == Errno::EXIST { Ok(()) } else { Err(error) })
-                    .map_err(|error| machine("remove", &path, error.into()))?;
+                marks.whiteout(at, removed).map_err(|error| machine("remove", &path, error))?;
                 let mark = Entry { path, xattrs: Default::default(), ..entry.clone() };
                 self.complete(at, removed, &mark).map_err(failed)
             }

@@ -1,4 +1,4 @@
-//! Unpacking a tar into an empty delta directory, in the form that overlayfs reads.
+//! Unpacking a tar into an empty delta directory.
 //!
 //! An archive is untrusted: no name, link or hard link in it leads out of the directory. Absolute names lose their
 //! slash, names with `..` are errors, and a name through a link of the same archive goes where the link leads inside
@@ -24,9 +24,9 @@ use rustix::io::Errno;
 
 use crate::action::Ids;
 use crate::listing::{Entry, Kind, Stack, scratch_root, split};
-use crate::seal::Recorded;
 use crate::seal::delta::{self, set_xattr, timestamps};
 use crate::seal::failure::{library, machine, users};
+use crate::seal::{Marks, Recorded};
 use crate::text::escape;
 use crate::worker::message::Failure;
 use archive::{Archive, invalid};
@@ -38,8 +38,8 @@ use root::{Before, Root, path_of};
 /// What names that start with `.wh.` mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whiteouts {
-    /// Removed names, as in the layers of an image.
-    Oci,
+    /// Removed names, as in the layers of an image, which are marked so in the directory.
+    Oci(Marks),
     /// Nothing: an error, since a layer could not hold them. Tar bases.
     Literal,
 }
@@ -69,7 +69,11 @@ pub fn unpack_onto(
 ) -> Result<Vec<String>, Failure> {
     let failed = |error| machine("open", b"", error);
     let mut archive = Archive::new(Limited::new(reader, most));
-    let root = Root::open(dir).map_err(failed)?;
+    let marks = match whiteouts {
+        Whiteouts::Oci(marks) => marks,
+        Whiteouts::Literal => Marks::Overlayfs,
+    };
+    let root = Root::open(dir, marks).map_err(failed)?;
     let ids = if owners.is_some() { Ids::Single } else { Ids::Full };
     let mut unpacking = Unpacking {
         root,
@@ -162,7 +166,7 @@ impl Unpacking<'_> {
         let path = &entry.path;
         let failed = |error| machine("make directory", path, error);
         let standing = statat(at, name, AtFlags::SYMLINK_NOFOLLOW).ok();
-        if !replace && standing.as_ref().is_some_and(|stat| !delta::is_whiteout(stat)) {
+        if !replace && standing.as_ref().is_some_and(|stat| !self.root.marks.is_whiteout(stat)) {
             return Err(users("unpack", path, "is no directory in this archive, yet has names below it"));
         }
         let before = self.root.clear(at, name, true).map_err(failed)?;
@@ -170,7 +174,7 @@ impl Unpacking<'_> {
             mkdirat(at, name, Mode::from_raw_mode(0o700)).map_err(|error| failed(error.into()))?;
         }
         if before == Before::Whiteout {
-            set_xattr(&path_of(at, name), delta::OPAQUE.as_bytes(), b"y").map_err(failed)?;
+            self.root.marks.make_opaque(&path_of(at, name)).map_err(failed)?;
         }
         self.own(at, name, entry).map_err(failed)?;
         self.finish_later(at, name, entry.clone()).map_err(failed)

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, openat, openat2, statat, unlinkat};
 use rustix::io::Errno;
 
-use crate::seal::delta::is_whiteout;
+use crate::seal::Marks;
 use crate::store::trash::remove_tree;
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -21,6 +21,8 @@ const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CL
 /// The root, and the directory that was used last: neighbours in an archive mostly share it.
 pub(super) struct Root {
     root: Rc<OwnedFd>,
+    /// How removed names are marked.
+    pub marks: Marks,
     last: Option<(Vec<u8>, Rc<OwnedFd>)>,
 }
 
@@ -36,8 +38,8 @@ pub(super) enum Before {
 }
 
 impl Root {
-    pub fn open(path: &Path) -> io::Result<Root> {
-        Ok(Root { root: Rc::new(openat(CWD, path, DIRECTORY, Mode::empty())?), last: None })
+    pub fn open(path: &Path, marks: Marks) -> io::Result<Root> {
+        Ok(Root { root: Rc::new(openat(CWD, path, DIRECTORY, Mode::empty())?), marks, last: None })
     }
 
     /// The directory at `path`, which must exist.
@@ -65,7 +67,7 @@ impl Root {
     pub fn standing(&self, directory: &OwnedFd, name: &[u8]) -> io::Result<Before> {
         match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => Ok(Before::Nothing),
-            Ok(stat) if is_whiteout(&stat) => Ok(Before::Whiteout),
+            Ok(stat) if self.marks.is_whiteout(&stat) => Ok(Before::Whiteout),
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => Ok(Before::Directory),
             Ok(_) => Ok(Before::Other),
             Err(error) => Err(error.into()),
@@ -89,7 +91,7 @@ impl Root {
         } else {
             unlinkat(directory, name, AtFlags::empty())?;
         }
-        Ok(if is_whiteout(&stat) { Before::Whiteout } else { Before::Other })
+        Ok(if self.marks.is_whiteout(&stat) { Before::Whiteout } else { Before::Other })
     }
 }
 

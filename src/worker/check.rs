@@ -42,8 +42,9 @@ impl Worker<'_> {
         // The name may be a link of the store.
         let directory = place::delta(stack).join(".");
         let listed = self.entries(&diff_id).map_err(damage);
+        let marks = self.store.form().marks();
         let relisted = |contents| {
-            let mut found = check::delta(&directory, contents)?;
+            let mut found = check::delta(&directory, marks, contents)?;
             self.own(&mut found, listed.as_deref().unwrap_or_default());
             Ok(found)
         };
@@ -69,7 +70,7 @@ impl Worker<'_> {
         let listed = self.stack(chain)?.subtree(b"");
         let difference = match listed {
             Ok(listed) => {
-                let mut found = check::tree(&place::tree(&chain.id()).join("."), deep);
+                let mut found = check::tree(&place::tree(&chain.id()).join("."), self.store.form().marks(), deep);
                 found.iter_mut().for_each(|found| self.own(found, &listed));
                 differs(found, &listed, deep)?
             }

@@ -8,7 +8,7 @@ use crate::digest::Chain;
 use crate::listing::{Entry, Kind, Time, View, join, scratch_root};
 use crate::seal::delta::{dress, within};
 use crate::seal::failure::{library, machine};
-use crate::seal::{Times, dress_root, seal};
+use crate::seal::{Form, Times, dress_root, seal};
 
 use super::message::{Failure, Sealed};
 use super::{Files, Purpose, Worker, failed, staged, trash};
@@ -47,7 +47,8 @@ impl Worker<'_> {
             }
         }
         trash::remove(&[format!("imports/{name}")])?;
-        let sealed = seal(&upper, &lower, Times::All(time), ids, &mut listing)?;
+        let form = Form::Changes(self.store.form().marks());
+        let sealed = seal(&upper, &lower, form, Times::All(time), ids, &mut listing)?;
         self.keep_delta(&draft, parent.id(), &sealed, listing)?;
         Ok(sealed)
     }

@@ -34,7 +34,8 @@ impl Worker<'_> {
         let mut plain = Hashed::new(decoder);
         let mut owners = Recorded::new();
         let recorded = self.records_owners().then_some(&mut owners);
-        let warnings = unpack_onto(&mut plain, &draft.join("u"), Whiteouts::Oci, &lower, max_size, recorded);
+        let marks = self.store.form().marks();
+        let warnings = unpack_onto(&mut plain, &draft.join("u"), Whiteouts::Oci(marks), &lower, max_size, recorded);
         let drained = io::copy(&mut plain, &mut io::sink());
         let found = DiffId(plain.finish().0);
         let rest = io::copy(&mut raw, &mut io::sink());
@@ -57,7 +58,7 @@ impl Worker<'_> {
                 format!("the layer {blob} is not what its image says: its diff id is {found}, not {diff_id}"),
             ));
         }
-        let mut sealed = seal_unpacked(&draft.join("u"), Some(diff_id), self.owners(&owners), &mut listing)?;
+        let mut sealed = seal_unpacked(&draft.join("u"), Some(diff_id), marks, self.owners(&owners), &mut listing)?;
         sealed.warnings.splice(0..0, warnings);
         self.keep_delta(&draft, parent.id(), &sealed, listing)?;
         Ok(sealed)
@@ -72,7 +73,8 @@ impl Worker<'_> {
         let recorded = self.records_owners().then_some(&mut owners);
         let warnings =
             unpack_onto(decoder, &draft.join("u"), Whiteouts::Literal, &Stack::default(), max_size, recorded)?;
-        let mut sealed = seal_unpacked(&draft.join("u"), None, self.owners(&owners), &mut listing)?;
+        let marks = self.store.form().marks();
+        let mut sealed = seal_unpacked(&draft.join("u"), None, marks, self.owners(&owners), &mut listing)?;
         sealed.warnings.splice(0..0, warnings);
         self.keep_delta(&draft, ChainId::SCRATCH, &sealed, listing)?;
         Ok(sealed)

@@ -25,10 +25,11 @@ use rustix::fs::{Mode, OFlags, openat};
 use crate::digest::{Chain, ChainId, DiffId};
 use crate::listing::{Listing, Stack};
 use crate::place;
+use crate::seal::Form;
 use crate::seal::failure::{library, machine};
 use crate::store::{self, Purpose, SnapshotStore, failed, trash};
 use message::{Answer, Failure, Job, Sealed, Setting};
-pub use probe::own_proc;
+pub use probe::{in_a_fork, own_proc, takes_uppers};
 
 /// Does a job.
 pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd, setting: Setting) -> Answer {
@@ -98,6 +99,14 @@ impl Worker<'_> {
         let file = openat(self.listings, &name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         let file = file.map_err(|error| failed("open the listing", Path::new(&name), error.into()))?;
         Listing::from_file(file.into()).map_err(|error| library("read a listing", error))
+    }
+
+    /// The directories to be mounted beneath the upper of a run, if it is not a whole root filesystem.
+    fn mounted<'a>(&self, lowers: &'a [PathBuf]) -> Option<&'a [PathBuf]> {
+        match self.store.form() {
+            Form::Changes(_) => Some(lowers),
+            Form::Whole(_) => None,
+        }
     }
 
     /// The directories that hold a chain, topmost first.

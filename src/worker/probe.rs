@@ -13,6 +13,7 @@ use nix::sys::wait::waitpid;
 use crate::action::{Ids, Network};
 use crate::check::Need;
 use crate::listing::Stack;
+use crate::seal::Marks;
 use crate::sys::{self, Fork};
 
 use super::message::{Failure, Probed};
@@ -40,9 +41,12 @@ impl Worker<'_> {
     /// A run of a program that does nothing, on a base that holds nothing else.
     fn trial(&self, draft: &Path) -> Probed {
         let probed = |ok, found| Probed { need: Need::Run, ok, found };
+        let lowers = [draft.join("base")];
+        let whole = self.mounted(&lowers).is_none();
         let made = || -> io::Result<()> {
-            let program = draft.join("base/bin/true");
-            fs::create_dir_all(draft.join("base/bin"))?;
+            let bin = draft.join(if whole { "run/u" } else { "base" }).join("bin");
+            let program = bin.join("true");
+            fs::create_dir_all(&bin)?;
             fs::create_dir_all(draft.join("run/u"))?;
             fs::write(&program, true_program())?;
             fs::set_permissions(&program, fs::Permissions::from_mode(0o755))
@@ -60,7 +64,7 @@ impl Worker<'_> {
             script: "#!/bin/true\n",
             command: &[sandbox::SCRIPT.to_owned()],
             environment: &BTreeMap::new(),
-            lowers: &[draft.join("base")],
+            lowers: self.mounted(&lowers),
             draft: &draft.join("run"),
             mounts: &[],
             network: Network::Host,
@@ -95,7 +99,22 @@ fn outcome(need: Need, done: io::Result<()>, good: &str) -> Probed {
     }
 }
 
-/// Changes a file of a lower through a mount like those of runs.
+/// Whether overlayfs can write to the file system of the roots directory, which is the working directory; if nothing can
+/// be mounted (`bare`), whether removed names can be marked there as overlayfs does.
+pub fn takes_uppers(bare: bool) -> io::Result<()> {
+    let draft = Path::new("drafts").join(trash::unique());
+    fs::create_dir(&draft)?;
+    let tried = if bare { marks(&draft) } else { overlay(&draft) };
+    let removed = trash::remove_path(&draft).map_err(|failure| io::Error::other(failure.message));
+    tried.and(removed)
+}
+
+fn marks(draft: &Path) -> io::Result<()> {
+    Marks::Overlayfs.whiteout(File::open(draft)?, b"removed")?;
+    Marks::Overlayfs.make_opaque(draft)
+}
+
+/// Changes a lower through a mount like those of runs.
 fn overlay(draft: &Path) -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
@@ -105,12 +124,16 @@ fn overlay(draft: &Path) -> io::Result<()> {
     }
     fs::write(lower.join("file"), "beneath")?;
     fs::write(lower.join("doomed"), "")?;
+    fs::create_dir(lower.join("again"))?;
+    fs::write(lower.join("again/hidden"), "")?;
     let show = |path: &Path| path.display().to_string();
     let options =
         format!("userxattr,volatile,lowerdir={},upperdir={},workdir={}", show(&lower), show(&upper), show(&work));
     mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(options.as_str()))?;
     let done = fs::set_permissions(root.join("file"), fs::Permissions::from_mode(0o600))
-        .and_then(|()| fs::remove_file(root.join("doomed")));
+        .and_then(|()| fs::remove_file(root.join("doomed")))
+        .and_then(|()| fs::remove_dir_all(root.join("again")))
+        .and_then(|()| fs::create_dir(root.join("again")));
     umount2(&root, MntFlags::MNT_DETACH)?;
     done
 }
@@ -125,8 +148,8 @@ pub fn own_proc() -> io::Result<()> {
     })
 }
 
-/// Does what changes the process that does it.
-fn in_a_fork(act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+/// Does what changes the process that does it. Of an error, the number comes back.
+pub fn in_a_fork(act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let (mut answer, mut end) = io::pipe()?;
     match sys::fork()? {
         Fork::Child => {

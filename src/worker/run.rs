@@ -22,7 +22,8 @@ impl Worker<'_> {
         note_job(&job, &draft)?;
         let upper = draft.join("u");
         // The file system's clock, which is the one that stamps what the script writes.
-        let upper_made = mtime(&stat(&upper).map_err(|error| failed("stat", &upper, error))?);
+        let note = draft.join(JOB_FILE);
+        let upper_made = mtime(&stat(&note).map_err(|error| failed("stat", &note, error))?);
         let root = lower.lookup(b"").map_err(|error| library("read listings", error))?;
         dress_root(&upper, root.as_ref(), self.setting.ids)?;
         let code = self.in_sandbox(&job, &draft, &lower, output)?;
@@ -30,7 +31,7 @@ impl Worker<'_> {
             return Ok(Answer::RunFailed { code });
         }
         let times = Times::Clamp { newest: job.newest, time: job.time, upper_made };
-        let sealed = seal(&upper, &lower, times, self.setting.ids, &mut listing)?;
+        let sealed = seal(&upper, &lower, self.store.form(), times, self.setting.ids, &mut listing)?;
         self.keep_delta(&draft, job.parent.id(), &sealed, listing)?;
         Ok(Answer::Sealed(sealed))
     }
@@ -43,7 +44,7 @@ impl Worker<'_> {
             script: &job.script,
             command: &[sandbox::SCRIPT.to_owned()],
             environment: &job.environment,
-            lowers: &self.lowers(&job.parent),
+            lowers: self.mounted(&self.lowers(&job.parent)),
             draft,
             left: None,
             mounts: &mounts,

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::seal::dress_root;
 use crate::seal::failure::library;
+use crate::seal::{Form, dress_root};
 use crate::store;
 
 use super::message::{Answer, FailedDraft, Failure, ShellJob};
@@ -27,7 +27,11 @@ impl Worker<'_> {
             Some(size) => Streams::Terminal { socket: files.next()?, size },
             None => Streams::Own([files.next()?, files.next()?, files.next()?]),
         };
-        let draft = self.store.new_draft(&job.run.draft, Purpose::Run(&job.run.parent))?;
+        let purpose = match &job.failed {
+            None => Purpose::Run(&job.run.parent),
+            Some(_) => Purpose::Reopen(&job.run.parent),
+        };
+        let draft = self.store.new_draft(&job.run.draft, purpose)?;
         let ended = self.look_around(&job, &draft, streams);
         let kept = job.failed.as_ref().map_or(Ok(()), |failed| give_back(failed, &draft));
         let removed = trash::remove(&[draft.to_string_lossy().into_owned()]);
@@ -44,7 +48,7 @@ impl Worker<'_> {
         let mut lowers = self.lowers(&run.parent);
         let mut left = None;
         if let Some(found) = &job.failed {
-            lowers.splice(0..0, borrow(found, draft)?);
+            lowers.splice(0..0, borrow(found, draft, self.store.form())?);
             left = Some(draft.join(FAILED_STACKER)).filter(|path| path.exists());
         }
         let mounts: Vec<(String, PathBuf)> =
@@ -54,7 +58,7 @@ impl Worker<'_> {
             script: &run.script,
             command: &job.command,
             environment: &run.environment,
-            lowers: &lowers,
+            lowers: self.mounted(&lowers),
             draft,
             left: left.as_deref(),
             mounts: &mounts,
@@ -68,7 +72,7 @@ impl Worker<'_> {
 
 /// Takes a failed draft's parts into `draft`: its name is free meanwhile, so that who builds the layer again takes
 /// nothing from under the command. Returns what to put on top of the base.
-fn borrow(found: &FailedDraft, draft: &Path) -> Result<Option<PathBuf>, Failure> {
+fn borrow(found: &FailedDraft, draft: &Path, form: Form) -> Result<Option<PathBuf>, Failure> {
     let from = Path::new("drafts").join(&found.name);
     if !from.join("u").exists() {
         let (step, message) = ("open the failed draft".to_owned(), "another shell has it open".to_owned());
@@ -81,6 +85,10 @@ fn borrow(found: &FailedDraft, draft: &Path) -> Result<Option<PathBuf>, Failure>
         take(&from.join(sandbox::STACKER), &draft.join(FAILED_STACKER))?;
     }
     if found.itself {
+        return Ok(None);
+    }
+    if let Form::Whole(_) = form {
+        store::copy(&beneath, &upper)?;
         return Ok(None);
     }
     store::like(&beneath, &upper).map_err(|error| failed("prepare", &upper, error))?;

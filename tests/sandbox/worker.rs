@@ -63,7 +63,7 @@ pub fn main(job: &str) -> ExitCode {
         script: &job.script,
         command: &[SCRIPT.to_owned()],
         environment: &job.environment,
-        lowers: &job.lowers,
+        lowers: Some(&job.lowers),
         draft: &job.draft,
         left: None,
         mounts: &job.mounts,

@@ -15,12 +15,17 @@ use stacker::record::Record;
 use super::identity::{Identity, identities};
 use super::volume::Volume;
 
+/// If it is set, tests that otherwise take the overlay and the btrfs store take the copy store.
+const COPIES: &str = "STACKER_TEST_COPY_STORE";
+
 /// Where a test works.
 pub struct Space {
     directory: PathBuf,
     identity: Identity,
     /// Where layers lie, if that is btrfs.
     volume: Option<Volume>,
+    /// Every run works on a copy of its base, as on file systems that overlayfs can not write to.
+    copies: bool,
 }
 
 /// What one run of the program came to.
@@ -35,11 +40,24 @@ pub struct Run {
 /// Runs a test as the user who runs the tests and, if that is root, as an ordinary user too: each with layers on the
 /// file system of the temporary directory and, if root can mount one, on btrfs.
 pub fn for_each_identity(test: impl Fn(&Space)) {
+    if std::env::var_os(COPIES).is_some() {
+        return for_each_identity_with_copies(test);
+    }
     for identity in identities() {
         eprintln!("as {identity}:");
         test(&Space::of(identity));
     }
     for_each_identity_on_btrfs(test);
+}
+
+/// With the copy store, on the file system of the temporary directory.
+pub fn for_each_identity_with_copies(test: impl Fn(&Space)) {
+    for identity in identities() {
+        eprintln!("as {identity}, with the copy store:");
+        let mut space = Space::of(identity);
+        space.copies = true;
+        test(&space);
+    }
 }
 
 /// The latter half of it.
@@ -61,7 +79,7 @@ impl Space {
 
     pub fn of(identity: Identity) -> Space {
         let directory = tempfile::Builder::new().prefix("stacker-test-").tempdir().unwrap().keep();
-        let space = Space { directory, identity, volume: None };
+        let space = Space { directory, identity, volume: None, copies: false };
         let program = Path::new(env!("CARGO_BIN_EXE_stacker"));
         fs::create_dir(space.directory.join("bin")).unwrap();
         // The user may not reach the place where cargo has put it.
@@ -198,6 +216,9 @@ impl Space {
         let (own, others) = arguments.split_at(end);
         let mut command = self.other_program(&[wrapper, &[program.to_str().unwrap()], own].concat());
         command.arg("--stacker-dir").arg(self.stacker_dir()).arg("--roots-dir").arg(self.roots_dir());
+        if self.copies {
+            command.args(["--storage-type", "copy"]);
+        }
         if arguments.first() == Some(&"build") && !arguments.contains(&"--metadata-file") {
             command.arg("--metadata-file").arg(self.metadata_file());
         }
@@ -208,7 +229,8 @@ impl Space {
     /// The program with its directories, for a shell: `$STACKER build`.
     pub fn command_line(&self) -> String {
         let (program, store, roots) = (self.program(), self.stacker_dir(), self.roots_dir());
-        format!("{} --stacker-dir {} --roots-dir {}", program.display(), store.display(), roots.display())
+        let kind = if self.copies { "--storage-type copy" } else { "" };
+        format!("{} --stacker-dir {} --roots-dir {} {kind}", program.display(), store.display(), roots.display())
     }
 
     /// Another program with its arguments, as the same user in the same directory.

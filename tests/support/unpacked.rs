@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use stacker::listing::Stack;
+use stacker::seal::Marks;
 use stacker::unpack::{MAX_LAYER_SIZE, Whiteouts, unpack_onto};
 use stacker::worker::message::Failure;
 
@@ -71,7 +72,7 @@ pub fn base(archive: Archive) -> Unpacked {
 }
 
 pub fn layer(archive: Archive) -> Unpacked {
-    Unpacked::of(&archive.end()[..], Whiteouts::Oci).unwrap_or_else(|failure| panic!("{failure:?}"))
+    Unpacked::of(&archive.end()[..], Whiteouts::Oci(Marks::Overlayfs)).unwrap_or_else(|failure| panic!("{failure:?}"))
 }
 
 /// The failure is the archive's fault and says `why`.

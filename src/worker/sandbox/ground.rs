@@ -1,6 +1,7 @@
 //! What a sandbox needs on disk, all inside its draft directory: made by the worker before anything is mounted.
 //!
 //! Mount points that the base lacks come from a skeleton beneath the base, so that the upper never holds one of them.
+//! Where the upper is the root filesystem, they are made in it for as long as the script runs.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,6 +11,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use super::points::Points;
 use super::step::{During, users_fault};
 use super::{Sandbox, pretend};
 use crate::action::{Ids, Network};
@@ -35,6 +37,8 @@ pub struct Ground {
     pub stacker: PathBuf,
     /// In the order of mounting.
     pub places: Vec<Place>,
+    /// What was made in an upper that is the root filesystem.
+    points: Points,
 }
 
 /// A mount point of the sandbox.
@@ -75,6 +79,7 @@ impl Ground {
             patch: draft("p"),
             stacker: draft(super::STACKER),
             places: Vec::new(),
+            points: Points::default(),
         };
         for path in [&ground.work, &ground.root, &ground.skeleton, &ground.stacker] {
             directory(path).during(format!("create {}", path.display()))?;
@@ -85,18 +90,34 @@ impl Ground {
                 .during("write apt.conf")?;
         }
         ground.places = places(sandbox, &ground)?;
+        let mut points = Points::default();
         for place in ground.places.iter().filter(|place| !place.is_inside_stacker()) {
-            ground.reserve(place, sandbox.base)?;
+            ground.reserve(place, sandbox, &mut points)?;
+        }
+        ground.points = points;
+        if let (Some(left), None) = (sandbox.left, sandbox.lowers) {
+            crate::store::copy(left, &ground.stacker)?;
         }
         Ok(ground)
     }
 
+    /// Leaves the upper as if there had been no mount points.
+    pub fn clear(self) -> Result<(), Failure> {
+        self.points.remove().during("remove mount points")
+    }
+
     /// Makes the place in the skeleton if the base has nothing there.
-    fn reserve(&self, place: &Place, base: &Stack) -> Result<(), Failure> {
-        let there = base.lookup(place.path.as_os_str().as_encoded_bytes()).map_err(|error| damaged(place, &error))?;
-        let Some(entry) = there else {
-            return place.make(&self.skeleton).during(format!("create the mount point {}", place.name));
+    fn reserve(&self, place: &Place, sandbox: &Sandbox, points: &mut Points) -> Result<(), Failure> {
+        let path = place.path.as_os_str().as_encoded_bytes();
+        let there = sandbox.base.lookup(path).map_err(|error| damaged(place, &error))?;
+        let made = match sandbox.lowers {
+            // What a script left that failed need not have what its base has.
+            None => points.make(&self.upper, place),
+            Some(_) if there.is_none() => place.make(&self.skeleton),
+            Some(_) => Ok(()),
         };
+        made.during(format!("create the mount point {}", place.name))?;
+        let Some(entry) = there else { return Ok(()) };
         match (matches!(entry.kind, Kind::Directory { .. }), place.is_directory()) {
             (true, true) | (false, false) => Ok(()),
             (true, false) => Err(place.taken_by("a directory")),
@@ -178,7 +199,7 @@ fn damaged(place: &Place, error: &crate::Error) -> Failure {
 }
 
 /// One directory, 0755 whatever the umask is.
-fn directory(path: &Path) -> io::Result<()> {
+pub(super) fn directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o755).create(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o755))
 }
@@ -196,7 +217,7 @@ fn directories(top: &Path, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn file(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+pub(super) fn file(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     file.write_all(content)?;
     file.set_permissions(Permissions::from_mode(mode))

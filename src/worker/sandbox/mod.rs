@@ -1,4 +1,4 @@
-//! Runs one script in a sandbox whose root is an overlay mount.
+//! Runs one script in a sandbox whose root is an overlay mount, or a directory as it is.
 //!
 //! Three processes: the worker that calls [`run`]; PID 1 of the sandbox, ours; and the script. (Between the first two
 //! stands a fourth that only waits: a process that unshares its own pid namespace can start no thread afterwards, and
@@ -9,6 +9,7 @@ mod ground;
 mod init;
 mod kernel;
 mod loopback;
+mod points;
 mod pretend;
 mod root;
 mod script;
@@ -52,8 +53,9 @@ pub struct Sandbox<'a> {
     pub command: &'a [String],
     /// The whole of it.
     pub environment: &'a BTreeMap<String, String>,
-    /// The base's directories, topmost first, relative to the working directory.
-    pub lowers: &'a [PathBuf],
+    /// The base's directories, topmost first, relative to the working directory. `None`: the upper is the whole root
+    /// filesystem.
+    pub lowers: Option<&'a [PathBuf]>,
     /// A directory, relative too, that holds the upper `u`; all else in it is made here.
     pub draft: &'a Path,
     /// What an earlier sandbox left in `/stacker`: shown there too, never changed.
@@ -98,7 +100,8 @@ pub fn run(sandbox: Sandbox) -> Result<i32, Failure> {
         Err(failure) => Err(failure),
     };
     mask.thread_set_mask().during("restore the signal mask")?;
-    outcome
+    let cleared = ground.clear();
+    outcome.and_then(|code| cleared.map(|()| code))
 }
 
 /// What a fork does instead of returning.

@@ -31,7 +31,10 @@ const NONE: Option<&str> = None;
 /// Mounts everything; afterwards `/` and the working directory are the sandbox's root, and nothing else is in reach.
 pub fn enter(sandbox: &Sandbox, ground: &Ground) -> Result<(), Failure> {
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).during("make mounts private")?;
-    let root = overlay(sandbox, ground)?;
+    let root = match sandbox.lowers {
+        Some(lowers) => overlay(lowers, ground)?,
+        None => bind(ground)?,
+    };
     for place in &ground.places {
         place.mount(&root, sandbox).during(format!("mount {}", place.name))?;
     }
@@ -43,8 +46,8 @@ pub fn enter(sandbox: &Sandbox, ground: &Ground) -> Result<(), Failure> {
 }
 
 /// Mounts the overlay; where a mount point is hidden by what the base removed, again with a patch on top.
-fn overlay(sandbox: &Sandbox, ground: &Ground) -> Result<OwnedFd, Failure> {
-    let root = mount_overlay(sandbox, ground, None, &ground.work)?;
+fn overlay(lowers: &[PathBuf], ground: &Ground) -> Result<OwnedFd, Failure> {
+    let root = mount_overlay(lowers, ground, None, &ground.work)?;
     let outside = ground.places.iter().filter(|place| !place.is_inside_stacker());
     let hidden: Vec<&Place> = outside.filter(|place| find(&root, &place.path).is_err()).collect();
     if hidden.is_empty() {
@@ -56,11 +59,11 @@ fn overlay(sandbox: &Sandbox, ground: &Ground) -> Result<OwnedFd, Failure> {
     // A volatile overlay refuses a work directory that was used.
     let work = ground.patch.join("w");
     fs::create_dir(&work).during("create a work directory")?;
-    mount_overlay(sandbox, ground, Some(&ground.patch.join("t")), &work)
+    mount_overlay(lowers, ground, Some(&ground.patch.join("t")), &work)
 }
 
-fn mount_overlay(sandbox: &Sandbox, ground: &Ground, top: Option<&Path>, work: &Path) -> Result<OwnedFd, Failure> {
-    let lowers = top.into_iter().chain(sandbox.lowers.iter().map(PathBuf::as_path)).chain([ground.skeleton.as_path()]);
+fn mount_overlay(lowers: &[PathBuf], ground: &Ground, top: Option<&Path>, work: &Path) -> Result<OwnedFd, Failure> {
+    let lowers = top.into_iter().chain(lowers.iter().map(PathBuf::as_path)).chain([ground.skeleton.as_path()]);
     let lowers: Vec<&OsStr> = lowers.map(Path::as_os_str).collect();
     let options = overlay_options(&lowers, &ground.upper, work);
     if options.len() >= PAGE {
@@ -68,6 +71,16 @@ fn mount_overlay(sandbox: &Sandbox, ground: &Ground, top: Option<&Path>, work: &
     }
     mount(Some("overlay"), &ground.root, Some("overlay"), MsFlags::empty(), Some(options.as_os_str()))
         .during("mount overlay")?;
+    open_root(ground)
+}
+
+/// The upper as it is, in its place as a mount of its own, which the new root must be.
+fn bind(ground: &Ground) -> Result<OwnedFd, Failure> {
+    mount(Some(&ground.upper), &ground.root, NONE, MsFlags::MS_BIND, NONE).during("bind the root filesystem")?;
+    open_root(ground)
+}
+
+fn open_root(ground: &Ground) -> Result<OwnedFd, Failure> {
     open(&ground.root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).during("open the new root")
 }
 
@@ -137,7 +150,8 @@ impl Place {
                 fill_dev(&magic(&shown()?), sandbox.setting.ids)?;
             }
             Mount::Sys => kernel::mount_sys(&at, sandbox.network)?,
-            Mount::Stacker(source) => match sandbox.left {
+            // What was left is in it already where nothing can be laid over anything.
+            Mount::Stacker(source) => match sandbox.left.filter(|_| sandbox.lowers.is_some()) {
                 None => mount(Some(source), &at, NONE, MsFlags::MS_BIND, NONE)?,
                 Some(left) => {
                     let work = source.with_extension("w");
