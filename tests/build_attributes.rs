@@ -13,7 +13,7 @@ use stacker::compress::decoder;
 use support::archive::Archive;
 use support::identity::{Identity, identities};
 use support::inner::containers;
-use support::space::{Space, for_each_identity};
+use support::space::{Space, for_each_store};
 
 const MARK: &str = r"
     mkdir -m 755 /acl
@@ -241,7 +241,7 @@ fn by_root_of_the_machine(space: &Space, layers: &[(&str, BTreeMap<String, Seen>
 
 #[test]
 fn an_acl_for_an_id_that_no_image_has_is_the_bases_fault() {
-    for_each_identity(|space| {
+    for_each_store(|space| {
         let entries = [(1, 6, NOBODY), (2, 7, 70_000), (4, 4, NOBODY), (16, 7, NOBODY), (32, 4, NOBODY)];
         let archive = Archive::new().pax(&[("SCHILY.xattr.system.posix_acl_access", &acl(&entries))]).file("f", "f");
         space.write("foreign.tar", archive.end());

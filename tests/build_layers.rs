@@ -4,7 +4,7 @@ mod support;
 
 use std::process::Command;
 
-use support::space::{Space, for_each_identity};
+use support::space::{Space, for_each_store};
 
 /// Changes of every kind to what the base has.
 const ODD: &str = r"
@@ -68,7 +68,7 @@ fn listing(from: &str) -> String {
 
 #[test]
 fn a_child_and_whoever_unpacks_the_image_see_the_same() {
-    for_each_identity(|space| {
+    for_each_store(|space| {
         space.stackerfile(&format!("{ODD}{}", listing("{type: built, tag: above}")));
         space.build(&[]);
         let child = space.file("list", "listing").unwrap();
@@ -119,7 +119,7 @@ fn assert_same(what: &str, found: &str, expected: &str) {
 
 #[test]
 fn a_layer_that_a_base_image_has_too_gets_its_blob() {
-    for_each_identity(|space| {
+    for_each_store(|space| {
         space.stackerfile("");
         space.build(&[]);
         std::fs::rename(space.path("oci"), space.path("image")).unwrap();
@@ -133,7 +133,7 @@ fn a_layer_that_a_base_image_has_too_gets_its_blob() {
 
 #[test]
 fn what_a_run_does_to_the_root_directory_is_seen_by_the_next() {
-    for_each_identity(|space| {
+    for_each_store(|space| {
         space.stackerfile(
             "rooted: {from: {type: built, tag: base}, run: 'chown 5:6 /; chmod 751 /'}
 look: {from: {type: built, tag: rooted}, run: 'stat -c \"%a %u:%g %Y\" / > /tmp/seen'}\n",
@@ -145,7 +145,7 @@ look: {from: {type: built, tag: rooted}, run: 'stat -c \"%a %u:%g %Y\" / > /tmp/
 
 #[test]
 fn attributes_are_copied_up_with_their_file() {
-    for_each_identity(|space| {
+    for_each_store(|space| {
         space.stackerfile("touched: {from: {type: built, tag: base}, run: chmod 600 /data/noted}\n");
         let run = space.build(&[]);
         let diff_id = run.layer("touched").diff_ids[1];

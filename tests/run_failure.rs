@@ -9,7 +9,7 @@ use std::sync::Mutex;
 
 use support::identity::identities;
 use support::skipped;
-use support::space::{Space, for_each_identity};
+use support::space::{Space, for_each_store};
 
 fn fails(space: &Space, script: &str) -> support::space::Run {
     space.stackerfile(&format!("bad: {{from: {{type: built, tag: base}}, run: '{script}'}}\n"));
@@ -22,7 +22,7 @@ static KILLS: Mutex<()> = Mutex::new(());
 #[test]
 fn a_signal_has_its_name() {
     let _alone = KILLS.lock().unwrap_or_else(|broken| broken.into_inner());
-    for_each_identity(|space| {
+    for_each_store(|space| {
         fails(space, "kill -9 $$").says("bad: the script was ended by SIGKILL (out of memory?)");
         fails(space, "sh -c \"kill -SEGV \\$\\$\"").says("bad: the script was ended by SIGSEGV;");
         fails(space, "exit 7").says("bad: the script failed with exit code 7;").says_not("memory").says_not("disk");

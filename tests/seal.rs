@@ -44,12 +44,12 @@ impl Image {
         Image { space: tempfile::tempdir().unwrap(), listings: Vec::new() }
     }
 
-    /// One layer whose files are all older than the next one: `d/a` and `d/b` (7 bytes), `x/y/z`, more in `deep`,
+    /// One layer whose files are all older than the next one: `d/a`, `d/b`, `d/c` (7 bytes), `x/y/z`, more in `deep`,
     /// `l` -> `d/a`, and `h1`, `h2`, two names of one file.
     fn base() -> Image {
         let mut image = Image::scratch();
         let upper = image.upper();
-        for name in ["d/a", "d/b", "x/y/z", "h1", "deep/er/gone/file", "deep/er/still"] {
+        for name in ["d/a", "d/b", "d/c", "x/y/z", "h1", "deep/er/gone/file", "deep/er/still"] {
             upper.write(name, "content");
         }
         fs::hard_link(upper.at("h1"), upper.at("h2")).unwrap();
@@ -530,7 +530,7 @@ fn members(bytes: &[u8]) -> Vec<String> {
 }
 
 /// What the base holds, changed in ways that leave marks of all kinds.
-const SCRIPT: &str = "set -e; rm d/a; rm -r x; mkdir x; echo n > x/n; rm -r empty; echo f > empty; touch d/b
+const SCRIPT: &str = "set -e; rm d/a; rm -r x; mkdir x; echo n > x/n; rm -r empty; echo f > empty; touch d/b d/c
     ln h1 h3; mv d/b moved; chmod 700 d; : >> h2; mkdir -p new/deep; cat l 2>/dev/null || ln -sf h1 l; mkfifo p
     mkdir -p again; rm -r again; cp -a deep kept; rm -r deep; mv kept deep; rm -r deep/er/gone";
 
@@ -566,6 +566,14 @@ fn what_overlayfs_leaves_is_understood() {
         String::from_utf8(output.stdout).unwrap()
     };
     run(&mount);
+    // Where a file of the base was, and where nothing was.
+    let leave_sockets = |root: &Path| {
+        fs::remove_file(root.join("d/c")).unwrap();
+        for name in ["d/c", "x/socket"] {
+            std::os::unix::net::UnixListener::bind(root.join(name)).unwrap();
+        }
+    };
+    leave_sockets(&upper.path);
     let layer = upper.seal();
     let names = layer.names();
     for name in ["w d/a", "d x", "w x/y", "f x/n", "f empty", "w d/b", "f moved", "p p", "d new/deep", "d d"] {
@@ -579,6 +587,7 @@ fn what_overlayfs_leaves_is_understood() {
         let copy = tempfile::tempdir_in(image.space.path()).unwrap();
         stacker::store::copy(lower.path(), copy.path()).unwrap();
         run(&format!("(cd {}; {SCRIPT})", copy.path().display()));
+        leave_sockets(copy.path());
         let times = Times::Clamp { newest: NEWEST, time: LAYER, upper_made: upper.made };
         let sealed = seal_directory(copy.path(), |listing| {
             seal(copy.path(), &image.stack(), Form::Whole(marks), times, Ids::Full, listing)

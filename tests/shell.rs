@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use support::identity::Identity;
 use support::inner::containers;
-use support::space::{Run, Space, for_each_identity};
+use support::space::{Run, Space, for_each_identity, for_each_store};
 use support::terminal::Terminal;
 
 const LAYERS: &str = "
@@ -164,7 +164,7 @@ fn a_command_runs_after_a_failure() {
 
 #[test]
 fn a_shell_after_a_failure() {
-    for_each_identity(|space| {
+    for_each_store(|space| {
         prepare(space);
         let line = "stty rows 31 cols 71; $STACKER build --shell-fail; echo code=$?; stty -a | grep -o -- '.icanon'";
         let mut terminal = Terminal::start(space, line);

@@ -50,6 +50,14 @@ pub fn for_each_identity(test: impl Fn(&Space)) {
     for_each_identity_on_btrfs(test);
 }
 
+/// The same, and with the copy store too.
+pub fn for_each_store(test: impl Fn(&Space)) {
+    for_each_identity(&test);
+    if std::env::var_os(COPIES).is_none() {
+        for_each_identity_with_copies(&test);
+    }
+}
+
 /// With the copy store, on the file system of the temporary directory.
 pub fn for_each_identity_with_copies(test: impl Fn(&Space)) {
     for identity in identities() {
