@@ -384,6 +384,10 @@ app:
   labels: {a: b}
 "#;
 
+fn program(space: &Space) -> String {
+    space.directory().join("bin/stacker").display().to_string()
+}
+
 #[test]
 fn without_namespaces_what_needs_no_run_is_built() {
     let layers = NO_RUN.to_owned() + "ran: {from: {type: built, tag: app}, run: 'true'}\n";
@@ -426,6 +430,14 @@ fn without_namespaces_what_needs_no_run_is_built() {
         }
         let failed = under(&space, &container.wrapper(), &["build"]).ends_with(3);
         failed.says("layer ran has a `run`").says("docker: --security-opt seccomp=unconfined");
+        // On the root filesystem of the container, which is an overlay, there are no marks as overlayfs has them.
+        let elsewhere = ["--stacker-dir", "/tmp/store", "--roots-dir", "/tmp/store/roots"];
+        let script =
+            format!("{} build app {} && cat /tmp/store/roots/store.json", program(&space), elsewhere.join(" "));
+        let wrapper = [&container.wrapper()[..], &["sh", "-c", &script].map(str::to_owned)].concat();
+        let words: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+        let run = space.run_of(&words, space.other_program(&words).output().unwrap()).ends_with(0);
+        assert!(run.stdout.contains("\"backend\": \"copy\""), "{run}");
         // What the container built is taken by a machine that has everything.
         assert_eq!(space.tiers(), ["none"]);
     }

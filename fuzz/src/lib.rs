@@ -58,18 +58,30 @@ pub fn unpack(bytes: &[u8]) {
     if kind.eq_ignore_ascii_case(&b't') {
         tar.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar").for_each(checksum);
     }
-    let whiteouts = if kind.is_ascii_uppercase() { Whiteouts::Oci(Marks::Overlayfs) } else { Whiteouts::Literal };
+    if kind.is_ascii_lowercase() {
+        unpack_as(&tar, Whiteouts::Literal, Marks::Overlayfs);
+        return;
+    }
+    let [one, other] = [Marks::Overlayfs, Marks::Sockets].map(|marks| unpack_as(&tar, Whiteouts::Oci(marks), marks));
+    assert_eq!(one, other, "how what is removed is marked makes a difference");
+}
+
+/// The listing of what was unpacked and sealed.
+fn unpack_as(tar: &[u8], whiteouts: Whiteouts, marks: Marks) -> Option<Vec<u8>> {
     let space = space();
     fs::write(space.path().join("outside"), "untouched").expect("a file can be written");
     let root = space.path().join("root");
     fs::create_dir(&root).expect("a directory can be made");
-    let done = stacker::compress::decoder(&tar[..]).map(|(plain, _)| unpack_limited(plain, &root, whiteouts));
+    let done = stacker::compress::decoder(tar).map(|(plain, _)| unpack_limited(plain, &root, whiteouts));
     assert_eq!(fs::read(space.path().join("outside")).expect("it is there"), b"untouched");
     assert_eq!(fs::read_dir(space.path()).expect("it is there").count(), 2, "something was made outside");
     match done {
-        Ok(Ok(_)) => seal(&root, space.path()),
-        Ok(Err(failure)) => assert!(failure.users, "blames the machine: {failure:?}"),
-        Err(_) => {}
+        Ok(Ok(_)) => seal(&root, marks, space.path()),
+        Ok(Err(failure)) => {
+            assert!(failure.users, "blames the machine: {failure:?}");
+            None
+        }
+        Err(_) => None,
     }
 }
 
@@ -81,18 +93,22 @@ fn unpack_limited(
     unpack_onto(plain, root, whiteouts, &Stack::default(), 1 << 20, None)
 }
 
-fn seal(root: &Path, space: &Path) {
+fn seal(root: &Path, marks: Marks, space: &Path) -> Option<Vec<u8>> {
     let file = fs::File::options().read(true).write(true).create(true).truncate(true).open(space.join("listing"));
     let mut file = file.expect("a file can be made");
-    match stacker::seal::seal_unpacked(root, None, Marks::Overlayfs, stacker::seal::Owners::OnDisk, &mut file) {
+    match stacker::seal::seal_unpacked(root, None, marks, stacker::seal::Owners::OnDisk, &mut file) {
         Ok(sealed) => {
             let listing = Listing::from_file(file).expect("a listing that was just written can be read");
             let entries = listing.entries().collect::<Result<Vec<_>, _>>().expect("a listing that was just written");
             assert_eq!(entries.len() as u64, sealed.entries);
             let written = stacker::seal::tar::write(&listing, root, std::io::sink()).expect("its tar can be written");
             assert_eq!(written, sealed.tar_bytes);
+            Some(listing.bytes().to_vec())
         }
-        Err(failure) => assert!(failure.users, "blames the machine: {failure:?}"),
+        Err(failure) => {
+            assert!(failure.users, "blames the machine: {failure:?}");
+            None
+        }
     }
 }
 
