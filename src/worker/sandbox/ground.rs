@@ -5,13 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::points::Points;
+use super::points::{Points, directory, file};
 use super::step::{During, users_fault};
 use super::{Sandbox, pretend};
 use crate::action::{Ids, Network};
@@ -112,7 +111,7 @@ impl Ground {
         let there = sandbox.base.lookup(path).map_err(|error| damaged(place, &error))?;
         let made = match sandbox.lowers {
             // What a script left that failed need not have what its base has.
-            None => points.make(&self.upper, place),
+            None => points.make(&self.upper, &place.path, place.is_directory()),
             Some(_) if there.is_none() => place.make(&self.skeleton),
             Some(_) => Ok(()),
         };
@@ -198,12 +197,6 @@ fn damaged(place: &Place, error: &crate::Error) -> Failure {
     super::step::machine_fault("prepare the sandbox", &format!("cannot look up {}: {error}", place.name))
 }
 
-/// One directory, 0755 whatever the umask is.
-pub(super) fn directory(path: &Path) -> io::Result<()> {
-    DirBuilder::new().mode(0o755).create(path)?;
-    fs::set_permissions(path, Permissions::from_mode(0o755))
-}
-
 /// `path` beneath `top` and what leads there; `top` must exist or be made too.
 fn directories(top: &Path, path: &Path) -> io::Result<()> {
     let mut full = top.to_path_buf();
@@ -215,10 +208,4 @@ fn directories(top: &Path, path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-pub(super) fn file(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-    file.write_all(content)?;
-    file.set_permissions(Permissions::from_mode(mode))
 }

@@ -2,12 +2,11 @@
 //!
 //! Afterwards it looks as if they had never been there, but for directories that the script has made its own.
 
-use std::fs::{self, Metadata};
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, DirBuilder, Metadata, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::ground::{Place, directory, file};
 use crate::seal::delta::{mtime, set_mtime, stat};
 
 /// Something that was made, and how it looked.
@@ -21,10 +20,11 @@ struct Made {
 pub struct Points(Vec<Made>);
 
 impl Points {
-    /// Makes a place beneath `top`, with the directories that lead there, as far as they are not there.
-    pub fn make(&mut self, top: &Path, place: &Place) -> io::Result<()> {
+    /// Makes `path` beneath `top`, a directory or else a file, and the directories that lead there, as far as they are
+    /// not there.
+    pub fn make(&mut self, top: &Path, path: &Path, is_directory: bool) -> io::Result<()> {
         let mut full = top.to_path_buf();
-        let mut names = place.path.components().peekable();
+        let mut names = path.components().peekable();
         while let Some(name) = names.next() {
             full.push(name);
             let last = names.peek().is_none();
@@ -34,10 +34,7 @@ impl Points {
                 Ok(_) => continue,
                 Err(_) => {}
             }
-            untouched(
-                &full,
-                || if last && !place.is_directory() { file(&full, b"", 0o644) } else { directory(&full) },
-            )?;
+            untouched(&full, || if last && !is_directory { file(&full, b"", 0o644) } else { directory(&full) })?;
             self.0.push(Made { looks: full.symlink_metadata()?, path: full.clone() });
         }
         Ok(())
@@ -71,4 +68,16 @@ fn untouched(path: &Path, act: impl FnOnce() -> io::Result<()>) -> io::Result<()
     let time = mtime(&stat(above)?);
     act()?;
     set_mtime(above, time)
+}
+
+/// One directory, 0755 whatever the umask is.
+pub(super) fn directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o755).create(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o755))
+}
+
+pub(super) fn file(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(content)?;
+    file.set_permissions(Permissions::from_mode(mode))
 }
