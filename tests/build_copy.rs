@@ -29,7 +29,7 @@ const CHANGES: [&str; 17] = [
 ];
 
 /// The same where the base has a program and nothing else, so that mount points need directories of their own.
-const BARE: [&str; 7] = [
+const BARE: [&str; 8] = [
     "/busybox true",
     "/busybox mkdir -p /etc; echo x > /etc/x",
     "/busybox chmod 700 /etc",
@@ -37,6 +37,7 @@ const BARE: [&str; 7] = [
     "/busybox ls -al /etc /proc/1 /sys > /dev/null; /busybox chown 5:6 /etc",
     "/busybox mkdir -p /stacker/x /proc/x 2> /dev/null; /busybox rm -rf /etc 2> /dev/null; echo x > /x",
     "/busybox touch -d @5 /etc; /busybox touch -d @6 /",
+    "/busybox mkdir -p /sys 2> /dev/null; /busybox rm -rf /etc/hosts 2> /dev/null; echo x > /etc/passwd",
 ];
 
 fn stackerfile(space: &Space) {

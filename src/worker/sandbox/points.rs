@@ -45,7 +45,8 @@ impl Points {
         for Made { path, looks } in self.0.into_iter().rev() {
             let found = match path.symlink_metadata() {
                 Ok(found) => found,
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                // The script has moved what leads there.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
                 Err(error) => return Err(error),
             };
             let facts =
