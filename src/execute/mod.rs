@@ -2,6 +2,7 @@
 //! answer questions, do steps and compress layers.
 
 mod blame;
+mod changed;
 mod look;
 mod lookup;
 mod pack;
@@ -12,7 +13,6 @@ mod step;
 mod why;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
@@ -22,7 +22,7 @@ use crate::database::{ActionResult, Database};
 use crate::decide::{Answer, Decider, Outcome, Question, Run, Status, StepKind, Why};
 use crate::digest::{BlobDigest, Chain, DiffId, Key};
 use crate::error::{Error, Result};
-use crate::graph::{LayerGraph, LayerIndex, NodeSource};
+use crate::graph::{LayerGraph, LayerIndex};
 use crate::progress::{Event, LayerStatus};
 use crate::worker::message::Compression;
 
@@ -106,9 +106,6 @@ pub struct Execution<'a> {
     failed_runs: BTreeSet<LayerIndex>,
     failure: Option<Error>,
 }
-
-/// A source that changes while it is copied is tried this often.
-const SOURCE_RETRIES: usize = 3;
 
 impl<'a> Execution<'a> {
     /// Nothing starts before [`Execution::run`].
@@ -322,31 +319,9 @@ impl<'a> Execution<'a> {
                 self.decider.failed(run.id, run.key);
             }
             StepEnd::Evicted(chain) => self.evicted(chain, |decider| decider.postponed(run.id, run.key))?,
-            StepEnd::SourceChanged { import, tree, kind } => {
-                self.distrust(run.id.layer, import)?;
-                let tries = self.retries.entry(run.id.layer).or_default();
-                *tries += 1;
-                if *tries > SOURCE_RETRIES {
-                    let node = &self.graph[run.id.layer];
-                    let message = format!("{} keeps changing while it is read", source_name(node, import));
-                    self.site.tell(Event::Failed { layer: node.layer.name.clone(), message });
-                    self.decider.failed(run.id, run.key);
-                } else {
-                    self.decider.host_import_changed(run.id, run.key, import, tree, kind);
-                }
-            }
+            StepEnd::SourceChanged(changed) => self.source_changed(&run, changed)?,
         }
         Ok(())
-    }
-
-    /// A stat list that vouched for a tree that is something else must not do so again.
-    fn distrust(&self, layer: LayerIndex, import: usize) -> Result<()> {
-        let NodeSource::Host { path, .. } = &self.graph[layer].imports[import].source else { return Ok(()) };
-        match std::fs::symlink_metadata(path) {
-            Ok(found) => self.database.drop_stat_list(path, found.dev()),
-            // A path that is not there has no list that anybody would look at.
-            Err(_) => Ok(()),
-        }
     }
 
     /// Data has gone: whoever made it makes it again, when that is a step of this build.
@@ -406,13 +381,6 @@ impl<'a> Execution<'a> {
 /// What the Decider needs of a stored result.
 fn outcome(result: &ActionResult) -> Outcome {
     Outcome { diff_id: result.diff_id, newest: result.layer.as_ref().map_or(0, |layer| layer.newest.rounded_up()) }
-}
-
-fn source_name(node: &crate::graph::Node, import: usize) -> String {
-    match &node.imports[import].source {
-        NodeSource::Host { path, .. } => path.display().to_string(),
-        NodeSource::Layer { path, .. } => path.clone(),
-    }
 }
 
 /// Seconds since 1970.
