@@ -3,6 +3,7 @@
 
 mod blame;
 mod changed;
+mod committer;
 mod look;
 mod lookup;
 mod pack;
@@ -18,7 +19,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 
 use crate::claim::{Attempt, Claim, Claims};
-use crate::database::{ActionResult, Database};
+use crate::database::{ActionResult, Database, Unsynced};
 use crate::decide::{Answer, Decider, Outcome, Question, Run, Status, StepKind, Why};
 use crate::digest::{BlobDigest, Chain, DiffId, Key};
 use crate::error::{Error, Result};
@@ -26,6 +27,7 @@ use crate::graph::{LayerGraph, LayerIndex};
 use crate::progress::{Event, LayerStatus};
 use crate::worker::message::Compression;
 
+use committer::Committer;
 pub use look::{Looked, View};
 pub use pack::codec;
 pub use site::{BlobPlace, Learned, Lost, Site, layer_info};
@@ -38,6 +40,7 @@ enum Message {
     Claimed(Box<Run>, Result<Claim>),
     Stepped { run: Box<Run>, claim: Claim, end: Result<(StepEnd, Learned)>, seconds: f64 },
     Packed { chain: Chain, end: Result<(BlobDigest, u64), Lost> },
+    Committed(Unsynced, Result<()>),
     Signal(i32),
 }
 
@@ -105,6 +108,7 @@ pub struct Execution<'a> {
     /// Layers whose script failed.
     failed_runs: BTreeSet<LayerIndex>,
     failure: Option<Error>,
+    committer: Committer,
 }
 
 impl<'a> Execution<'a> {
@@ -141,6 +145,7 @@ impl<'a> Execution<'a> {
             retries: HashMap::new(),
             failed_runs: BTreeSet::new(),
             failure: None,
+            committer: Committer::default(),
         }
     }
 
@@ -158,12 +163,13 @@ impl<'a> Execution<'a> {
         loop {
             self.dispatch()?;
             self.database.end_reading()?;
-            if self.busy == 0 && self.waiting == 0 {
+            if self.busy == 0 && self.waiting == 0 && !self.is_committing() {
                 break;
             }
-            // We hold a sender, so the channel cannot be closed.
-            let Ok(message) = self.receiver.recv() else { break };
-            self.take(message)?;
+            match self.next_message() {
+                Some(message) => self.take(message)?,
+                None => self.commit()?,
+            }
         }
         if let Some(error) = self.failure.take() {
             return Err(error);
@@ -222,6 +228,7 @@ impl<'a> Execution<'a> {
                 self.busy -= 1;
                 self.packed(chain, end)
             }
+            Message::Committed(unsynced, end) => self.committed(&unsynced, end),
             Message::Signal(signal) => {
                 self.site.holder.end();
                 Err(Error::Interrupted(signal))
@@ -307,6 +314,7 @@ impl<'a> Execution<'a> {
                     created: now(),
                 };
                 self.database.finish(&run.key, &run.action, &result)?;
+                self.recorded();
                 self.took.insert(run.key, seconds);
                 self.decider.finished(run.id, run.key, outcome(&result), true);
             }
