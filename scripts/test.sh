@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 . scripts/setup.sh
 
 install_packages build-essential pkg-config curl ca-certificates uidmap mmdebstrap busybox-static btrfs-progs e2fsprogs \
-    skopeo umoci runc docker-registry attr acl libcap2-bin jq make python3-minimal
+    skopeo umoci runc docker-registry attr acl libcap2-bin jq make python3-minimal apparmor
 ensure_cargo
 ensure_subordinate_ids
 

@@ -296,12 +296,14 @@ pub fn check_hashes(
                 );
                 continue;
             };
-            let found = remembered_sha256(database, content, || crate::resolve::sha256_file(path))?;
+            let found = remembered_sha256(database, content, || crate::resolve::sha256_of(path, content))?;
             let wanted = crate::digest::hex(&wanted);
-            if found != wanted {
-                let message = format!("{} has another sha256: wanted {wanted}, found {found}", path.display());
-                diagnostics.push(Diagnostic::error(message).at(place, ""));
-            }
+            let message = match found {
+                Some(found) if found == wanted => continue,
+                Some(found) => format!("{} has another sha256: wanted {wanted}, found {found}", path.display()),
+                None => format!("{} changed while it was read", path.display()),
+            };
+            diagnostics.push(Diagnostic::error(message).at(place, ""));
         }
     }
     match diagnostics.into_error() {
@@ -310,19 +312,19 @@ pub fn check_hashes(
     }
 }
 
-/// The sha256 (hex) of a content known by its blake3.
-pub fn remembered_sha256(
+/// The sha256 (hex) of a content known by its blake3. `None`: `compute` did not find that content.
+fn remembered_sha256(
     database: &Database,
     content: &ContentDigest,
-    compute: impl FnOnce() -> Result<[u8; 32]>,
-) -> Result<String> {
+    compute: impl FnOnce() -> Result<Option<[u8; 32]>>,
+) -> Result<Option<String>> {
     let question = format!("sha256 {content}");
     if let Some(known) = database.answer(&ChainId::SCRATCH, &question)? {
-        return Ok(known);
+        return Ok(Some(known));
     }
-    let found = crate::digest::hex(&compute()?);
+    let Some(found) = compute()?.map(|found| crate::digest::hex(&found)) else { return Ok(None) };
     database.put_answer(&ChainId::SCRATCH, &question, &found)?;
-    Ok(found)
+    Ok(Some(found))
 }
 
 /// The host's variables that are valid UTF-8; others can not be keyed and do not pass through.

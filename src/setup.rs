@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{At, Error, Result};
 
+pub use profile::profile;
+
 /// Where the volume and the notes for `--undo` lie.
 const HOME: &str = "/var/lib/stacker";
 

@@ -94,3 +94,31 @@ fn who_is_not_root_is_told_and_can_look() {
         assert!(told.contains("would make") && told.contains("nothing was done"), "{told}");
     }
 }
+
+#[test]
+fn the_profile_is_one_that_apparmor_takes() {
+    // In /usr/sbin, where an ordinary user's PATH may not lead.
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+    let parser = |arguments: &[&str]| Command::new("apparmor_parser").args(arguments).env("PATH", &path).output();
+    let Ok(version) = parser(&["--version"]) else { return skipped("apparmor_parser is not here") };
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    let major = version.split("version ").nth(1).and_then(|text| text.split('.').next()?.parse::<u32>().ok());
+    if major.expect("a version") < 4 {
+        return skipped(&format!("user namespaces are nothing that this AppArmor knows of: {version}"));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("profile");
+    let parse = |text: &str| {
+        fs::write(&file, text).unwrap();
+        parser(&["--skip-kernel-load", "--skip-cache", file.to_str().unwrap()]).unwrap()
+    };
+    for program in ["/usr/bin/stacker", "/home/some body/.cargo/bin/stacker"] {
+        let text = stacker::setup::profile(program);
+        let output = parse(&text);
+        assert!(output.status.success(), "{}\n{text}", String::from_utf8_lossy(&output.stderr));
+    }
+    // It does look.
+    assert!(
+        !parse(&stacker::setup::profile("/usr/bin/stacker").replace("userns,", "usernamespaces,")).status.success()
+    );
+}

@@ -3,10 +3,17 @@
 //! `cargo bench --bench whole -- --services 50`. Beside a build that has nothing to do stands a bare walk of the same
 //! tree; beside a build of one layer, the same script in a bare chroot; beside an import, `tar | gzip` of the same
 //! bytes. Times are reported, never asserted; what a build did is (nothing, or one layer), else they mean nothing.
+//!
+//! `cargo bench --bench whole -- --bases` times trivial runs instead, on large bases, by parts; see [`bases`].
 
+mod bases;
 mod measure;
 mod monorepo;
 mod table;
+mod timeline;
+#[allow(dead_code)]
+#[path = "../../tests/support/volume.rs"]
+mod volume;
 
 use std::fs;
 use std::io;
@@ -46,6 +53,9 @@ pub struct Parameters {
     /// Times that cold builds are timed
     #[arg(long, default_value_t = 3, value_parser = positive)]
     cold_runs: usize,
+    /// Instead: a trivial run on bases of 9,000 and 58,000 entries, on overlay and (for root) on btrfs, by parts
+    #[arg(long)]
+    bases: bool,
     /// Given by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
@@ -66,6 +76,7 @@ fn main() -> io::Result<()> {
         _ => {
             let parameters = Parameters::parse();
             match parameters.bench {
+                true if parameters.bases => bases::trivial_runs(parameters.runs),
                 true => whole(&parameters),
                 // As in `cargo test --all-targets`.
                 false => {

@@ -29,7 +29,7 @@ impl Monorepo {
         let (source, root) = (dir.join("source"), dir.join("root"));
         let everything = dir.join("everything.yaml");
         fs::create_dir_all(source.join("base"))?;
-        base(&source.join("base/base.tar"), &root)?;
+        base(&source.join("base/base.tar"), &root, 0)?;
         fs::write(
             source.join("base/stacker.yaml"),
             "base:\n  from:\n    type: tar\n    url: base.tar\n  build_only: true\n",
@@ -85,8 +85,8 @@ pub fn script(round: usize) -> String {
     format!("echo {round} >/round")
 }
 
-/// A root with a static busybox, as a tar and as a directory.
-fn base(tar: &Path, root: &Path) -> io::Result<()> {
+/// A root with a static busybox, as a tar and as a directory. In the tar are so many `more` files, links and directories.
+pub fn base(tar: &Path, root: &Path, more: usize) -> io::Result<()> {
     let busybox = Path::new("/bin/busybox");
     fs::create_dir_all(root.join("bin"))?;
     fs::copy(busybox, root.join("bin/busybox")).map_err(|error| {
@@ -110,7 +110,39 @@ fn base(tar: &Path, root: &Path) -> io::Result<()> {
         header.set_size(0);
         builder.append_link(&mut header, format!("bin/{command}"), "busybox")?;
     }
+    fill(&mut builder, more)?;
     builder.into_inner()?.sync_all()
+}
+
+/// Packages of directories, with files of the sizes that packages have (most of them below 4 KiB), and one link in ten.
+fn fill(builder: &mut tar::Builder<File>, more: usize) -> io::Result<()> {
+    /// Files in a directory, with the directory itself.
+    const EACH: usize = 12;
+    const SIZES: [usize; 10] = [120, 300, 500, 800, 1200, 1800, 2500, 4000, 9000, 24_000];
+    let mut header = tar::Header::new_ustar();
+    header.set_mtime(TIME);
+    header.set_mode(0o755);
+    header.set_uid(0);
+    header.set_gid(0);
+    for number in 0..more {
+        let (directory, at) = (number / EACH, number % EACH);
+        let place = format!("usr/share/package-{}/part-{directory}", directory / 20);
+        if at == 0 {
+            header.set_entry_type(tar::EntryType::Directory);
+            header.set_size(0);
+            builder.append_data(&mut header, format!("{place}/"), io::empty())?;
+        } else if at == 7 {
+            header.set_entry_type(tar::EntryType::Symlink);
+            header.set_size(0);
+            builder.append_link(&mut header, format!("{place}/link"), "file-1")?;
+        } else {
+            let text = text(SIZES[number * 7 % SIZES.len()], number as u64);
+            header.set_entry_type(tar::EntryType::Regular);
+            header.set_size(text.len() as u64);
+            builder.append_data(&mut header, format!("{place}/file-{at}"), text.as_slice())?;
+        }
+    }
+    Ok(())
 }
 
 /// Text that compresses about as well as source code does.

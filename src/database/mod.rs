@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::place::StackerDir;
 
 pub use crate::record::{ActionResult, LayerInfo};
+pub use durable::Unsynced;
 pub use garbage::Orphaned;
 pub use open::{boot_id, must_exist, open_existing};
 pub use results::CacheRow;

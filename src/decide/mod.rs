@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::action::{Action, Ids, Kind, Mount};
-use crate::digest::{Chain, ChainId, Key, TreeDigest};
+use crate::digest::{Chain, ChainId, ContentDigest, Key, TreeDigest};
 use crate::graph::LayerIndex;
 
 pub use inputs::{BaseInput, ImportInput, LayerInputs, RunInput, SourceInput};
@@ -176,8 +176,18 @@ impl Decider {
 
     /// The file tree behind a host import is not what the key assumed: the layer is decided anew.
     pub fn host_import_changed(&mut self, id: StepId, key: Key, import: usize, tree: TreeDigest, kind: SourceKind) {
-        let twins = self.running.remove(&key).map(|(_, twins)| twins).unwrap_or_default();
         Arc::make_mut(&mut self.inputs[id.layer.0]).imports[import].source = SourceInput::Host { tree, kind };
+        self.decide_anew(id, key);
+    }
+
+    /// The same of a tar base.
+    pub fn host_tar_changed(&mut self, id: StepId, key: Key, content: ContentDigest) {
+        Arc::make_mut(&mut self.inputs[id.layer.0]).base = BaseInput::Tar(content);
+        self.decide_anew(id, key);
+    }
+
+    fn decide_anew(&mut self, id: StepId, key: Key) {
+        let twins = self.running.remove(&key).map(|(_, twins)| twins).unwrap_or_default();
         self.restart(id.layer);
         for twin in twins {
             self.restart(twin);

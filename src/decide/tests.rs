@@ -179,3 +179,13 @@ fn a_source_that_changed_while_staged_is_decided_anew() {
     let again = ready(&mut decider, &HashMap::new()).remove(0);
     assert_ne!(again.key, run.key);
 }
+
+#[test]
+fn a_tar_that_changed_before_it_was_unpacked_is_decided_anew() {
+    let tar = |byte| ContentDigest([byte; 32]);
+    let mut decider = decider(vec![layer(BaseInput::Tar(tar(1)), "a")], false);
+    let run = ready(&mut decider, &HashMap::new()).remove(0);
+    decider.host_tar_changed(run.id, run.key, tar(2));
+    let again = ready(&mut decider, &HashMap::new()).remove(0);
+    assert!(matches!(again.action.kind, Kind::Unpack { tar: found } if found == tar(2)), "{again:?}");
+}

@@ -2,6 +2,8 @@
 //! answer questions, do steps and compress layers.
 
 mod blame;
+mod changed;
+mod committer;
 mod look;
 mod lookup;
 mod pack;
@@ -12,20 +14,20 @@ mod step;
 mod why;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 
 use crate::claim::{Attempt, Claim, Claims};
-use crate::database::{ActionResult, Database};
+use crate::database::{ActionResult, Database, Unsynced};
 use crate::decide::{Answer, Decider, Outcome, Question, Run, Status, StepKind, Why};
 use crate::digest::{BlobDigest, Chain, DiffId, Key};
 use crate::error::{Error, Result};
-use crate::graph::{LayerGraph, LayerIndex, NodeSource};
+use crate::graph::{LayerGraph, LayerIndex};
 use crate::progress::{Event, LayerStatus};
 use crate::worker::message::Compression;
 
+use committer::Committer;
 pub use look::{Looked, View};
 pub use pack::codec;
 pub use site::{BlobPlace, Learned, Lost, Site, layer_info};
@@ -38,6 +40,7 @@ enum Message {
     Claimed(Box<Run>, Result<Claim>),
     Stepped { run: Box<Run>, claim: Claim, end: Result<(StepEnd, Learned)>, seconds: f64 },
     Packed { chain: Chain, end: Result<(BlobDigest, u64), Lost> },
+    Committed(Unsynced, Result<()>),
     Signal(i32),
 }
 
@@ -105,10 +108,8 @@ pub struct Execution<'a> {
     /// Layers whose script failed.
     failed_runs: BTreeSet<LayerIndex>,
     failure: Option<Error>,
+    committer: Committer,
 }
-
-/// A source that changes while it is copied is tried this often.
-const SOURCE_RETRIES: usize = 3;
 
 impl<'a> Execution<'a> {
     /// Nothing starts before [`Execution::run`].
@@ -144,6 +145,7 @@ impl<'a> Execution<'a> {
             retries: HashMap::new(),
             failed_runs: BTreeSet::new(),
             failure: None,
+            committer: Committer::default(),
         }
     }
 
@@ -161,12 +163,13 @@ impl<'a> Execution<'a> {
         loop {
             self.dispatch()?;
             self.database.end_reading()?;
-            if self.busy == 0 && self.waiting == 0 {
+            if self.busy == 0 && self.waiting == 0 && !self.is_committing() {
                 break;
             }
-            // We hold a sender, so the channel cannot be closed.
-            let Ok(message) = self.receiver.recv() else { break };
-            self.take(message)?;
+            match self.next_message() {
+                Some(message) => self.take(message)?,
+                None => self.commit()?,
+            }
         }
         if let Some(error) = self.failure.take() {
             return Err(error);
@@ -225,6 +228,7 @@ impl<'a> Execution<'a> {
                 self.busy -= 1;
                 self.packed(chain, end)
             }
+            Message::Committed(unsynced, end) => self.committed(&unsynced, end),
             Message::Signal(signal) => {
                 self.site.holder.end();
                 Err(Error::Interrupted(signal))
@@ -310,6 +314,7 @@ impl<'a> Execution<'a> {
                     created: now(),
                 };
                 self.database.finish(&run.key, &run.action, &result)?;
+                self.recorded();
                 self.took.insert(run.key, seconds);
                 self.decider.finished(run.id, run.key, outcome(&result), true);
             }
@@ -322,31 +327,9 @@ impl<'a> Execution<'a> {
                 self.decider.failed(run.id, run.key);
             }
             StepEnd::Evicted(chain) => self.evicted(chain, |decider| decider.postponed(run.id, run.key))?,
-            StepEnd::SourceChanged { import, tree, kind } => {
-                self.distrust(run.id.layer, import)?;
-                let tries = self.retries.entry(run.id.layer).or_default();
-                *tries += 1;
-                if *tries > SOURCE_RETRIES {
-                    let node = &self.graph[run.id.layer];
-                    let message = format!("{} keeps changing while it is read", source_name(node, import));
-                    self.site.tell(Event::Failed { layer: node.layer.name.clone(), message });
-                    self.decider.failed(run.id, run.key);
-                } else {
-                    self.decider.host_import_changed(run.id, run.key, import, tree, kind);
-                }
-            }
+            StepEnd::SourceChanged(changed) => self.source_changed(&run, changed)?,
         }
         Ok(())
-    }
-
-    /// A stat list that vouched for a tree that is something else must not do so again.
-    fn distrust(&self, layer: LayerIndex, import: usize) -> Result<()> {
-        let NodeSource::Host { path, .. } = &self.graph[layer].imports[import].source else { return Ok(()) };
-        match std::fs::symlink_metadata(path) {
-            Ok(found) => self.database.drop_stat_list(path, found.dev()),
-            // A path that is not there has no list that anybody would look at.
-            Err(_) => Ok(()),
-        }
     }
 
     /// Data has gone: whoever made it makes it again, when that is a step of this build.
@@ -406,13 +389,6 @@ impl<'a> Execution<'a> {
 /// What the Decider needs of a stored result.
 fn outcome(result: &ActionResult) -> Outcome {
     Outcome { diff_id: result.diff_id, newest: result.layer.as_ref().map_or(0, |layer| layer.newest.rounded_up()) }
-}
-
-fn source_name(node: &crate::graph::Node, import: usize) -> String {
-    match &node.imports[import].source {
-        NodeSource::Host { path, .. } => path.display().to_string(),
-        NodeSource::Layer { path, .. } => path.clone(),
-    }
 }
 
 /// Seconds since 1970.

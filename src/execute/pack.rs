@@ -65,7 +65,10 @@ impl Execution<'_> {
         let Some(&diff_id) = chain.0.last() else { return Ok(()) };
         self.packing.remove(&diff_id);
         match end {
-            Ok((blob, size)) => self.database.put_blob(&diff_id, &codec(self.options.compression), &blob, size)?,
+            Ok((blob, size)) => {
+                self.database.put_blob(&diff_id, &codec(self.options.compression), &blob, size)?;
+                self.recorded();
+            }
             Err(Lost::Error(error)) => {
                 self.failure.get_or_insert(error);
             }

@@ -232,13 +232,20 @@ impl Site {
 
     /// Runs a job that seals, with a file for its listing, and gives the listing its name.
     pub fn sealed(&self, run: impl FnOnce(OwnedFd) -> Result<Answer>) -> Result<Sealed> {
+        let changed = || Error::Machine("a worker says of what cannot change that it did".to_owned());
+        self.sealed_unless_changed(run)?.ok_or_else(changed)
+    }
+
+    /// The same for what comes from the host. `None`: it is no longer what the key assumed.
+    pub fn sealed_unless_changed(&self, run: impl FnOnce(OwnedFd) -> Result<Answer>) -> Result<Option<Sealed>> {
         let tmp = self.tmp_file()?;
         let answer = run(tmp.as_file().try_clone().at("duplicate", tmp.path())?.into())?;
         match answer {
             Answer::Sealed(sealed) => {
                 self.keep_listing(tmp, &sealed)?;
-                Ok(sealed)
+                Ok(Some(sealed))
             }
+            Answer::Changed => Ok(None),
             other => Err(Error::Machine(format!("a worker answered out of turn: {other:?}"))),
         }
     }

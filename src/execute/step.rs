@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::action::Kind;
 use crate::check::Need;
-use crate::decide::{Run, SourceKind, StepKind};
-use crate::digest::{ChainId, DiffId, Key, TreeDigest};
+use crate::decide::{Run, StepKind};
+use crate::digest::{ChainId, ContentDigest, DiffId, Key, TreeDigest};
 use crate::error::{At, Error, Result};
 use crate::graph::{Node, NodeBase, NodeSource};
 use crate::holder::Tier;
@@ -17,21 +17,15 @@ use crate::progress::Event;
 use crate::worker::message::{Answer, Job, RunJob, Sealed};
 
 use super::blame::Resources;
+use super::changed::{self, Changed};
 use super::site::{BlobPlace, Learned, Lost, Site};
 
 /// How a step ended.
 pub enum StepEnd {
     /// It came out as this.
     Sealed(Sealed),
-    /// A host import is no longer what the key assumed.
-    SourceChanged {
-        /// Which import.
-        import: usize,
-        /// What it is now.
-        tree: TreeDigest,
-        /// What it is now.
-        kind: SourceKind,
-    },
+    /// Something of the host is no longer what the key assumed.
+    SourceChanged(Changed),
     /// Data beneath has gone and must be built again.
     Evicted(ChainId),
     /// The user's script or input failed.
@@ -55,7 +49,7 @@ pub fn perform(site: &Site, node: &Node, run: &Run, blobs: &HashMap<DiffId, Blob
         Err(Lost::Error(error)) => return failed(error),
     };
     let end = match (run.kind, &run.action.kind) {
-        (StepKind::Unpack, _) => unpack(site, node),
+        (StepKind::Unpack, Kind::Unpack { tar }) => unpack(site, node, *tar),
         (StepKind::Import(index), Kind::Import { tree, dest, .. }) => {
             import(site, node, run, blobs, index, *tree, dest)
         }
@@ -77,17 +71,21 @@ fn failed(error: Error) -> Result<(StepEnd, Learned)> {
     }
 }
 
-fn unpack(site: &Site, node: &Node) -> Result<StepEnd, Lost> {
+fn unpack(site: &Site, node: &Node, content: ContentDigest) -> Result<StepEnd, Lost> {
     let NodeBase::Tar(path) = &node.base else {
         return Err(Error::Machine(format!("layer {} has no tar base to unpack", node.layer.name)).into());
     };
     let tar = File::open(path).at("open", path)?;
-    let job = Job::UnpackTar { draft: site.unique(), max_size: site.max_layer_size };
-    let sealed = sealed(site, node, |listing| site.job(job, vec![tar.into(), listing]));
-    sealed.map_err(|error| match error {
-        Error::Build(message) => Error::Build(format!("{}: {message}", path.display())).into(),
-        other => other.into(),
-    })
+    let job = Job::UnpackTar { content, draft: site.unique(), max_size: site.max_layer_size };
+    match site.sealed_unless_changed(|listing| site.job(job, vec![tar.into(), listing])) {
+        Ok(Some(sealed)) => {
+            warn(site, node, &sealed);
+            Ok(StepEnd::Sealed(sealed))
+        }
+        Ok(None) => Ok(changed::base(site, path)?),
+        Err(Error::Build(message)) => Err(Error::Build(format!("{}: {message}", path.display())).into()),
+        Err(other) => Err(other.into()),
+    }
 }
 
 fn import(
@@ -103,7 +101,7 @@ fn import(
     let name = match &node.imports[index].source {
         NodeSource::Host { path, .. } => match site.stage_host(path, tree, attributes, run.action.time)? {
             Some(name) => name,
-            None => return Ok(source_changed(site, path, index)?),
+            None => return Ok(changed::import(site, path, index, tree)?),
         },
         NodeSource::Layer { .. } => site.stage_layer(&run.sources[&index], tree, attributes, run.action.time, blobs)?,
     };
@@ -127,12 +125,6 @@ fn warn(site: &Site, node: &Node, sealed: &Sealed) {
     for warning in &sealed.warnings {
         site.tell(Event::Warning(format!("{}: {warning}", node.layer.name)));
     }
-}
-
-fn source_changed(site: &Site, path: &Path, import: usize) -> Result<StepEnd> {
-    let tree = crate::resolve::Resolver::new(site.exclude.clone()).at_most(site.max_layer_size).tree(path, None)?.tree;
-    tree.keep_listing(&site.stacker)?;
-    Ok(StepEnd::SourceChanged { import, tree: tree.digest, kind: crate::inputs::tree_kind(&tree) })
 }
 
 fn script(site: &Site, node: &Node, run: &Run, blobs: &HashMap<DiffId, BlobPlace>) -> Result<StepEnd, Lost> {
@@ -169,7 +161,7 @@ pub(super) fn run_job(
             NodeSource::Host { path, .. } => {
                 match site.have_host_import(path, mount.tree, mount.attributes, run.action.time)? {
                     Some(name) => name,
-                    None => return Ok(Err(source_changed(site, path, index)?)),
+                    None => return Ok(Err(changed::import(site, path, index, mount.tree)?)),
                 }
             }
             NodeSource::Layer { .. } => {

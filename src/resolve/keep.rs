@@ -7,7 +7,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::digest::TreeDigest;
+use crate::digest::{ContentDigest, TreeDigest};
 use crate::error::{At, Result};
 use crate::listing::{self, Entry};
 use crate::place::StackerDir;
@@ -29,13 +29,28 @@ pub fn keep_tree_listing(dir: &StackerDir, tree: &TreeDigest, entries: &[Entry])
 
 /// The sha256 of a file, for comparing with the one that a stackerfile gives.
 pub fn sha256_file(path: &Path) -> Result<[u8; 32]> {
-    let mut file = File::open(path).at("open", path)?;
     let mut hasher = Sha256::new();
+    each_piece(path, |piece| hasher.update(piece))?;
+    Ok(hasher.finalize().into())
+}
+
+/// The same, if the file is still what its digest says.
+pub fn sha256_of(path: &Path, content: &ContentDigest) -> Result<Option<[u8; 32]>> {
+    let (mut hasher, mut same) = (Sha256::new(), blake3::Hasher::new());
+    each_piece(path, |piece| {
+        hasher.update(piece);
+        same.update(piece);
+    })?;
+    Ok((same.finalize().as_bytes() == &content.0).then(|| hasher.finalize().into()))
+}
+
+fn each_piece(path: &Path, mut take: impl FnMut(&[u8])) -> Result<()> {
+    let mut file = File::open(path).at("open", path)?;
     let mut buffer = vec![0; 1 << 18];
     loop {
         match file.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finalize().into()),
-            Ok(read) => hasher.update(&buffer[..read]),
+            Ok(0) => return Ok(()),
+            Ok(read) => take(&buffer[..read]),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error).at("read", path),
         }

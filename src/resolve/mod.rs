@@ -27,7 +27,7 @@ use filter::Own;
 use stat_list::{Known, Record, Stamp, What};
 use walk::{Found, Seen};
 
-pub use keep::{keep_tree_listing, sha256_file};
+pub use keep::{keep_tree_listing, sha256_file, sha256_of};
 pub use stage::stage;
 
 /// A file or directory of the host, as an import sees it.

@@ -44,7 +44,8 @@ impl Setup {
     }
 }
 
-fn profile(program: &str) -> String {
+/// The text of the profile for a program.
+pub fn profile(program: &str) -> String {
     format!(
         "# By `stacker setup`. Not confined otherwise: builds use programs of their own, in sandboxes.\n\
          abi <abi/4.0>,\ninclude <tunables/global>\n\n\

@@ -102,7 +102,7 @@ fn later(directory: &Path, moment: u64) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn path(roots: &RootsDir) -> PathBuf {
+pub(crate) fn path(roots: &RootsDir) -> PathBuf {
     roots.0.join("boot.json")
 }
 

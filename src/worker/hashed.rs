@@ -4,6 +4,8 @@ use std::io::{self, Read, Write};
 
 use sha2::{Digest, Sha256};
 
+use crate::digest::ContentDigest;
+
 /// Hashes what is read or written, and counts it.
 pub struct Hashed<T> {
     inner: T,
@@ -45,5 +47,31 @@ impl<W: Write> Write for Hashed<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
+    }
+}
+
+/// Hashes a file of the host as keys name it while it is read.
+pub struct Content<R> {
+    inner: R,
+    hasher: blake3::Hasher,
+}
+
+impl<R> Content<R> {
+    /// Nothing was read yet.
+    pub fn new(inner: R) -> Content<R> {
+        Content { inner, hasher: blake3::Hasher::new() }
+    }
+
+    /// What all that was read is.
+    pub fn finish(self) -> ContentDigest {
+        ContentDigest(*self.hasher.finalize().as_bytes())
+    }
+}
+
+impl<R: Read> Read for Content<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        Ok(count)
     }
 }

@@ -4,14 +4,15 @@ use std::io;
 
 use crate::action::Ids;
 use crate::compress::{Encoder, decoder};
-use crate::digest::{BlobDigest, Chain, ChainId, DiffId};
+use crate::digest::{BlobDigest, Chain, ChainId, ContentDigest, DiffId};
 use crate::listing::Stack;
 use crate::place;
 use crate::seal::failure::{library, machine, users};
 use crate::seal::{Owners, Recorded, seal_unpacked, tar};
+use crate::store::trash;
 use crate::unpack::{Whiteouts, unpack_onto};
 
-use super::hashed::Hashed;
+use super::hashed::{Content, Hashed};
 use super::message::{Answer, Compression, Failure, Sealed};
 use super::{Files, Purpose, Worker};
 
@@ -64,20 +65,35 @@ impl Worker<'_> {
         Ok(sealed)
     }
 
-    /// A tar base becomes a layer of its own, with our tar of it.
-    pub(super) fn unpack_tar(&self, draft: &str, max_size: u64, files: &mut Files) -> Result<Sealed, Failure> {
+    /// A tar base becomes a layer of its own, with our tar of it. `None`: the tar is something else than `content`.
+    pub(super) fn unpack_tar(
+        &self,
+        content: ContentDigest,
+        draft: &str,
+        max_size: u64,
+        files: &mut Files,
+    ) -> Result<Option<Sealed>, Failure> {
         let (source, mut listing) = (files.next_file()?, files.next_file()?);
         let draft = self.store.new_draft(draft, Purpose::Unpack(&Chain::default()))?;
-        let (decoder, _) = decoder(source).map_err(|error| machine("read the tar of", b"", error))?;
+        let read = |error| machine("read the tar of", b"", error);
+        let mut raw = Content::new(source);
         let mut owners = Recorded::new();
         let recorded = self.records_owners().then_some(&mut owners);
-        let warnings =
-            unpack_onto(decoder, &draft.join("u"), Whiteouts::Literal, &Stack::default(), max_size, recorded)?;
+        let unpacked = decoder(&mut raw).map_err(read).and_then(|(decoder, _)| {
+            unpack_onto(decoder, &draft.join("u"), Whiteouts::Literal, &Stack::default(), max_size, recorded)
+        });
+        io::copy(&mut raw, &mut io::sink()).map_err(read)?;
+        // That explains every other failure.
+        if raw.finish() != content {
+            trash::remove_path(&draft)?;
+            return Ok(None);
+        }
+        let warnings = unpacked?;
         let marks = self.store.form().marks();
         let mut sealed = seal_unpacked(&draft.join("u"), None, marks, self.owners(&owners), &mut listing)?;
         sealed.warnings.splice(0..0, warnings);
         self.keep_delta(&draft, ChainId::SCRATCH, &sealed, listing)?;
-        Ok(sealed)
+        Ok(Some(sealed))
     }
 
     /// Owners that archives name are for the listing only.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::{Attributes, Ids, Network};
 use crate::check::Need;
-use crate::digest::{BlobDigest, Chain, ChainId, DiffId, TreeDigest};
+use crate::digest::{BlobDigest, Chain, ChainId, ContentDigest, DiffId, TreeDigest};
 use crate::listing::Time;
 use crate::store::StoreKind;
 
@@ -45,7 +45,10 @@ pub enum Job {
         max_size: u64,
     },
     /// Unpack and normalise a tar base. Descriptors: tar (read), listing (write).
+    /// The answer is `Sealed`, or `Changed` where the bytes that were read are not `content`.
     UnpackTar {
+        /// What its key says that the tar is.
+        content: ContentDigest,
         /// Unique name of the draft directory.
         draft: String,
         /// Bytes that the layer may have without compression.
@@ -205,6 +208,8 @@ pub enum Compression {
 pub enum Answer {
     /// A layer lies in `deltas`; its listing was written to the descriptor.
     Sealed(Sealed),
+    /// What was read is not what the key says: it changed meanwhile. Nothing is left of it.
+    Changed,
     /// A tree was staged.
     Staged(TreeDigest),
     /// A blob was written to the descriptor.

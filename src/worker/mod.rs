@@ -40,8 +40,9 @@ pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd, setting: 
             let sealed = worker.unpack_layer(&parent, (diff_id, blob), &draft, max_size, &mut files);
             or_nothing(&draft, sealed).map(Answer::Sealed)
         }
-        Job::UnpackTar { draft, max_size } => {
-            or_nothing(&draft, worker.unpack_tar(&draft, max_size, &mut files)).map(Answer::Sealed)
+        Job::UnpackTar { content, draft, max_size } => {
+            let sealed = or_nothing(&draft, worker.unpack_tar(content, &draft, max_size, &mut files));
+            sealed.map(|sealed| sealed.map_or(Answer::Changed, Answer::Sealed))
         }
         Job::StageFromLayer { chain, path, attributes, time, name } => {
             worker.stage_from_layer(&chain, &path, &attributes, time, &name).map(Answer::Staged)
@@ -127,7 +128,7 @@ impl Worker<'_> {
 }
 
 /// What was unpacked in vain goes at once: it may be as large as a layer can be, and nobody looks into it.
-fn or_nothing(draft: &str, sealed: Result<Sealed, Failure>) -> Result<Sealed, Failure> {
+fn or_nothing<T>(draft: &str, sealed: Result<T, Failure>) -> Result<T, Failure> {
     if sealed.is_err() {
         // The failure that there is says more than another one; what stays is swept with the drafts.
         let _ = trash::remove(&[format!("drafts/{draft}")]);

@@ -14,6 +14,7 @@ pub mod space;
 pub mod terminal;
 pub mod unpacked;
 pub mod volume;
+pub mod writer;
 
 /// Set where tests that need subordinate ids may be left out, which otherwise is a failure.
 pub const ALLOW_SKIP: &str = "STACKER_TEST_ALLOW_SKIP";

@@ -1,0 +1,123 @@
+//! What of the host changed between being hashed for a key and being read for a step.
+//!
+//! The step then made nothing, and the layer is decided anew with what is there now; again and again only so often.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::decide::{Run, SourceKind};
+use crate::digest::{ContentDigest, TreeDigest};
+use crate::error::{Error, Result};
+use crate::graph::{Node, NodeBase, NodeSource};
+use crate::inputs;
+use crate::listing::Kind;
+use crate::progress::Event;
+use crate::resolve::{HostTree, Resolver};
+
+use super::Execution;
+use super::questions::changed_files;
+use super::site::Site;
+use super::step::StepEnd;
+
+/// How often a layer is decided anew.
+const RETRIES: usize = 3;
+
+/// What it is now.
+pub enum Changed {
+    /// The tar that the layer is made of.
+    Base(ContentDigest),
+    /// An import.
+    Import {
+        /// Which.
+        import: usize,
+        /// What it is now.
+        tree: TreeDigest,
+        /// What it is now.
+        kind: SourceKind,
+        /// A file in it that is another one.
+        file: PathBuf,
+    },
+}
+
+/// The tar base is another one.
+pub(super) fn base(site: &Site, path: &Path) -> Result<StepEnd> {
+    match look(site, path)?.root().kind {
+        Kind::File { content, .. } => Ok(StepEnd::SourceChanged(Changed::Base(content))),
+        _ => Err(Error::Build(format!("the tar base {} is not a file", path.display()))),
+    }
+}
+
+/// An import is no longer `assumed`.
+pub(super) fn import(site: &Site, path: &Path, import: usize, assumed: TreeDigest) -> Result<StepEnd> {
+    let found = look(site, path)?;
+    let (tree, kind) = (found.digest, inputs::tree_kind(&found));
+    // None where it is by now what it was before.
+    let first = changed_files(site, assumed, tree).and_then(|files| files.into_iter().next());
+    let file = match first {
+        Some(file) if !file.path.is_empty() => path.join(file.path),
+        _ => path.to_path_buf(),
+    };
+    Ok(StepEnd::SourceChanged(Changed::Import { import, tree, kind, file }))
+}
+
+/// Without a stat list: one has just vouched for what is not there, or may have.
+fn look(site: &Site, path: &Path) -> Result<HostTree> {
+    let tree = Resolver::new(site.exclude.clone()).at_most(site.max_layer_size).tree(path, None)?.tree;
+    tree.keep_listing(&site.stacker)?;
+    Ok(tree)
+}
+
+impl Execution<'_> {
+    /// Decides a layer anew, or fails it when that was tried often enough.
+    pub(super) fn source_changed(&mut self, run: &Run, changed: Changed) -> Result<()> {
+        let node = &self.graph[run.id.layer];
+        self.distrust(&path(node, &changed))?;
+        let tries = self.retries.entry(run.id.layer).or_default();
+        *tries += 1;
+        let why = match &changed {
+            Changed::Import { import, .. } if node.imports[*import].import.hash.is_some() => {
+                Some("changed after its `hash` was compared")
+            }
+            _ if *tries > RETRIES => Some("keeps changing while it is read"),
+            _ => None,
+        };
+        match (why, changed) {
+            (Some(why), changed) => {
+                let file = match changed {
+                    Changed::Import { file, .. } => file,
+                    Changed::Base(_) => path(node, &changed),
+                };
+                let message = format!("{} {why}", file.display());
+                self.site.tell(Event::Failed { layer: node.layer.name.clone(), message });
+                self.decider.failed(run.id, run.key);
+            }
+            (None, Changed::Base(content)) => self.decider.host_tar_changed(run.id, run.key, content),
+            (None, Changed::Import { import, tree, kind, .. }) => {
+                self.decider.host_import_changed(run.id, run.key, import, tree, kind);
+            }
+        }
+        Ok(())
+    }
+
+    /// A stat list that vouched for a tree that is something else must not do so again.
+    fn distrust(&self, path: &Path) -> Result<()> {
+        match std::fs::symlink_metadata(path) {
+            Ok(found) => self.database.drop_stat_list(path, found.dev()),
+            // A path that is not there has no list that anybody would look at.
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// Where what changed lies.
+fn path(node: &Node, changed: &Changed) -> PathBuf {
+    match (changed, &node.base) {
+        (Changed::Base(_), NodeBase::Tar(path)) => path.clone(),
+        // Nothing else changes.
+        (Changed::Base(_), _) => PathBuf::new(),
+        (Changed::Import { import, .. }, _) => match &node.imports[*import].source {
+            NodeSource::Host { path, .. } => path.clone(),
+            NodeSource::Layer { path, .. } => PathBuf::from(path),
+        },
+    }
+}
