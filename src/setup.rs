@@ -5,6 +5,7 @@
 
 mod fstab;
 mod ids;
+mod lines;
 mod profile;
 mod volume;
 

@@ -35,7 +35,9 @@ echo "== start again"; umount "$dir/home/cache/roots"; mount "$dir/home/cache/ro
 build 2>&1 | tail -n 1
 echo "== undo dry"; "$stacker" setup --undo --dry-run
 test -e /var/lib/stacker/*.img
-echo "== undo"; "$stacker" setup --undo
+# Whoever it was for is logged in.
+setpriv --reuid "$user" --regid "$user" --init-groups sleep 100 &
+echo "== undo"; "$stacker" setup --undo; kill $!
 cmp /etc/fstab "$dir/fstab.before"; cmp /etc/subuid "$dir/subuid.before"
 test ! -e /var/lib/stacker/setup.json; test ! -e /var/lib/stacker/*.img; test ! -e "$dir/home/cache/roots"
 echo "== again"; "$stacker" setup --undo

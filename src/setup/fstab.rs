@@ -1,27 +1,25 @@
 //! The line that mounts the volume at every start. systemd reads it too.
 
-use std::fs;
 use std::path::Path;
 
-use crate::error::{At, Result};
+use crate::error::Result;
 
 use super::volume::OPTIONS;
-use super::{Done, Setup};
+use super::{Done, Setup, lines};
 
 const FSTAB: &str = "/etc/fstab";
 
 impl Setup {
     pub(super) fn remember(&mut self, file: &str, roots: &str) -> Result<()> {
         let line = format!("{} {} btrfs {OPTIONS},nofail 0 0", escaped(file), escaped(roots));
-        let text = read()?;
-        if text.lines().any(|known| known == line) {
+        let table = Path::new(FSTAB);
+        if lines::read(table)?.lines().any(|known| known == line) {
             println!("{FSTAB} has the line already");
             return Ok(());
         }
         if self.step(&format!("add to {FSTAB}: {line}")) {
             self.note(Done::Fstab { line: line.clone() })?;
-            let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-            write(&format!("{text}{newline}{line}\n"))?;
+            lines::add(table, &line)?;
         }
         Ok(())
     }
@@ -30,25 +28,8 @@ impl Setup {
         if !self.step(&format!("remove from {FSTAB}: {line}")) {
             return Ok(());
         }
-        let kept: String = read()?.lines().filter(|known| *known != line).map(|known| format!("{known}\n")).collect();
-        write(&kept)
+        lines::remove(Path::new(FSTAB), line)
     }
-}
-
-fn read() -> Result<String> {
-    match fs::read_to_string(FSTAB) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-        other => other.at("read", FSTAB),
-    }
-}
-
-/// At once or not at all, with the mode that it had.
-fn write(text: &str) -> Result<()> {
-    let mode = fs::metadata(FSTAB).map(|found| found.permissions()).ok();
-    let path = Path::new(FSTAB);
-    crate::record::write_once_for_good(Path::new("/etc"), path, text.as_bytes())?;
-    let mode = mode.unwrap_or_else(|| std::os::unix::fs::PermissionsExt::from_mode(0o644));
-    fs::set_permissions(path, mode).at("set the mode of", path)
 }
 
 /// As fstab(5) wants blanks written.

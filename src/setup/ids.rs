@@ -1,11 +1,13 @@
 //! Subordinate ids for a user.
 
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
-use crate::error::Result;
+use crate::error::{At, Error, Result};
 use crate::holder::{IDS, subordinate};
 
-use super::{Done, Setup, run};
+use super::{Done, Setup, lines, run};
 
 /// Below this, distributions give ids to users themselves.
 const FIRST: u32 = 100_000;
@@ -31,10 +33,37 @@ impl Setup {
 
     pub(super) fn take_ids(&self, user: &str, file: &Path, first: u32) -> Result<()> {
         let range = format!("{first}-{}", first.saturating_add(IDS - 1));
-        let option = if file.ends_with("subuid") { "--del-subuids" } else { "--del-subgids" };
-        match self.step(&format!("take the ids {range} from {user} in {}", file.display())) {
-            true => run("usermod", &[option, &range, user], "passwd"),
-            false => Ok(()),
+        if !self.step(&format!("take the ids {range} from {user} in {}", file.display())) {
+            return Ok(());
         }
+        // usermod takes none from a user who is logged in.
+        let _lock = Lock::take(file)?;
+        lines::remove(file, &format!("{user}:{first}:{IDS}"))
+    }
+}
+
+/// What usermod and its like have while they change such a file.
+struct Lock(PathBuf);
+
+impl Lock {
+    fn take(file: &Path) -> Result<Lock> {
+        let path = file.with_extension("lock");
+        let made = File::create_new(&path).and_then(|mut lock| write!(lock, "{}", std::process::id()));
+        match made {
+            Ok(()) => Ok(Lock(path)),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(Error::Machine(format!(
+                "{} is there: another program changes {}. Try again; remove it if none does",
+                path.display(),
+                file.display()
+            ))),
+            Err(error) => Err(error).at("create", &path),
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Whoever finds it later sees that its process has ended.
+        let _ = fs::remove_file(&self.0);
     }
 }

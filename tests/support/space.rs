@@ -237,8 +237,8 @@ impl Space {
     /// The program with its directories, for a shell: `$STACKER build`.
     pub fn command_line(&self) -> String {
         let (program, store, roots) = (self.program(), self.stacker_dir(), self.roots_dir());
-        let kind = if self.copies { "--storage-type copy" } else { "" };
-        format!("{} --stacker-dir {} --roots-dir {} {kind}", program.display(), store.display(), roots.display())
+        let kind = if self.copies { " --storage-type copy" } else { "" };
+        format!("{} --stacker-dir {} --roots-dir {}{kind}", program.display(), store.display(), roots.display())
     }
 
     /// Another program with its arguments, as the same user in the same directory.
