@@ -17,6 +17,8 @@ use crate::error::{At, Result};
 use crate::place::{RootsDir, StackerDir};
 use crate::record::{remove, write_once};
 
+use super::trash;
+
 /// By how much time stamps of files may lag behind the clock: a tick of the kernel.
 pub fn lag() -> Duration {
     let tick = rustix::time::clock_getres(rustix::time::ClockId::RealtimeCoarse);
@@ -49,8 +51,9 @@ pub fn settle(stacker: &StackerDir, roots: &RootsDir, boot: &str) -> Result<usiz
     for directory in ["deltas", "trees", "nurseries", "imports"] {
         for path in later(&roots.0.join(directory), seen.synced)? {
             // In its own directory, for which nothing of the image's owners is asked. gc removes it.
+            // Each time another one, since the same thing may have been put aside after an earlier power cut.
             let mut aside = path.clone().into_os_string();
-            aside.push(format!("~{}", seen.synced));
+            aside.push(format!("~{}", trash::unique()));
             fs::rename(&path, &aside).at("rename", &path)?;
             count += 1;
         }
