@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::process::{Pid, Signal, kill_process};
 use stacker::digest::DiffId;
 use support::identity::identities;
+use support::processes::beneath;
 use support::skipped;
 use support::space::{Space, for_each_identity};
 
@@ -36,27 +37,6 @@ fn number(variable: &str, default: u64) -> u64 {
 fn random(state: &mut u64) -> u64 {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     *state >> 33
-}
-
-/// The processes beneath one, with what `ps` calls them.
-fn beneath(pid: u32) -> Vec<(i32, String)> {
-    let output = Command::new("ps").args(["-eo", "pid=,ppid=,comm="]).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut children: HashMap<u32, Vec<(u32, String)>> = HashMap::new();
-    for line in text.lines() {
-        let mut words = line.split_whitespace();
-        let (Some(pid), Some(parent)) = (words.next(), words.next()) else { continue };
-        let name = words.collect::<Vec<_>>().join(" ");
-        children.entry(parent.parse().unwrap()).or_default().push((pid.parse().unwrap(), name));
-    }
-    let (mut found, mut open) = (Vec::new(), vec![pid]);
-    while let Some(pid) = open.pop() {
-        for (child, name) in children.get(&pid).into_iter().flatten() {
-            open.push(*child);
-            found.push((*child as i32, name.clone()));
-        }
-    }
-    found
 }
 
 #[test]

@@ -307,6 +307,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
             return if error.use_stderr() { 2 } else { 0 };
         }
     };
+    crate::commit_point::CommitPoint::watch();
     let debug = cli.global.debug;
     match commands::run(cli) {
         Ok(code) => code,

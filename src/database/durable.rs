@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::Database;
+use crate::commit_point::CommitPoint;
 use crate::error::{At, Result};
 use crate::place::RootsDir;
 use crate::record::names;
@@ -40,6 +41,7 @@ impl Database {
         // Whatever is stamped with `made` or earlier has been written when the sync begins, however coarse the stamps.
         std::thread::sleep((made + boot::lag()).duration_since(SystemTime::now()).unwrap_or_default());
         sync_file_systems(&self.dir.0, &roots.0)?;
+        CommitPoint::Synced.reached();
         boot::synced(roots, &self.boot, made)?;
         for name in &fresh_names {
             match fs::rename(fresh.join(name), records.join(name)) {
@@ -47,13 +49,16 @@ impl Database {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 other => other.at("rename", fresh.join(name))?,
             }
+            CommitPoint::RecordKept.reached();
         }
         self.in_transaction(|transaction| {
             TABLES.iter().try_for_each(|table| {
                 let statement = format!("UPDATE {table} SET unsynced = NULL WHERE unsynced <= ?1");
                 transaction.execute(&statement, [counter]).map(drop)
             })
-        })
+        })?;
+        CommitPoint::RowsKept.reached();
+        Ok(())
     }
 }
 

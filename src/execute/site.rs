@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use crate::action::Attributes;
 use crate::check::Need;
 use crate::cli::options::Directories;
+use crate::commit_point::CommitPoint;
 use crate::database::{Database, LayerInfo};
 use crate::digest::{BlobDigest, Chain, ChainId, DiffId, Key, TreeDigest};
 use crate::error::{At, Error, Result};
@@ -249,6 +250,7 @@ impl Site {
         let path = self.stacker.listing(diff_id);
         readable_by_workers(tmp.path())?;
         tmp.persist(&path).map_err(|error| error.error).at("rename", &path)?;
+        CommitPoint::ListingNamed.reached();
         Ok(())
     }
 
@@ -291,6 +293,7 @@ impl Site {
         fs::create_dir(&directory).at("create", &directory)?;
         std::os::unix::fs::chown(&directory, Some(ready.root.0), Some(ready.root.1)).at("chown", &directory)?;
         let staged = crate::resolve::stage(path, &self.trees[path], &attributes, time, &directory, ready.root)?;
+        CommitPoint::HostImportCopied.reached();
         if staged != tree {
             self.remove(vec![format!("imports/{tmp}")])?;
             return Ok(None);
@@ -362,7 +365,10 @@ impl Site {
     fn keep_import(&self, tmp: &str, name: &str) -> Result<()> {
         let to = self.roots.import(name);
         match fs::rename(self.roots.import(tmp), &to) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                CommitPoint::ImportNamed.reached();
+                Ok(())
+            }
             // Another process was first.
             Err(_) if to.exists() => self.remove(vec![format!("imports/{tmp}")]),
             Err(error) => Err(error).at("rename to", to),
@@ -395,6 +401,7 @@ impl Site {
                 let path = self.stacker.blob(&blob);
                 readable_by_workers(tmp.path())?;
                 tmp.persist(&path).map_err(|error| error.error).at("rename", &path)?;
+                CommitPoint::BlobNamed.reached();
                 Ok((blob, size))
             }
             // The delta is not what its listing says: build it again rather than export it.

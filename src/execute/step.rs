@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::action::Kind;
 use crate::check::Need;
+use crate::commit_point::CommitPoint;
 use crate::decide::{Run, SourceKind, StepKind};
 use crate::digest::{ChainId, DiffId, Key, TreeDigest};
 use crate::error::{At, Error, Result};
@@ -208,6 +209,7 @@ fn keep_draft(site: &Site, node: &Node, run: &Run) -> Result<String> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(String::new()),
         other => other.at("rename", draft)?,
     }
+    CommitPoint::FailedDraftKept.reached();
     let (name, file) = (&node.layer.name, crate::shell::file_option(&node.layer.place.path));
     Ok(format!("\n  look into it: stacker shell {name} --failed{file} (or build with --shell-fail)"))
 }

@@ -29,6 +29,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::action::Ids;
 use crate::check::Need;
+use crate::commit_point::CommitPoint;
 use crate::error::{At, Error, Result};
 use crate::place::{RootsDir, StackerDir};
 use crate::store::{self, Known, StoreKind};
@@ -141,6 +142,7 @@ impl Holder {
         // Before any owner is changed: a store of another map is left as it is.
         let identity = store::open_identity(&self.roots, &map.uids, &map.gids, &self.known)?;
         make_roots(&self.roots, map.root())?;
+        CommitPoint::RootsMade.reached();
         let listings = self.stacker.0.join("listings");
         let directories = [open_directory(&self.roots.0)?, open_directory(&listings)?];
         let insists = matches!(self.wanted, Some(Tier::SharedProc));

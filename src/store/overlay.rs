@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::commit_point::CommitPoint;
 use crate::digest::{Chain, ChainId, DiffId};
 use crate::listing::Listing;
 use crate::place;
@@ -29,6 +30,7 @@ impl SnapshotStore for Overlay {
 
     fn keep_delta(&self, draft: &Path, parent: ChainId, diff_id: DiffId, _: &Listing) -> Result<(), Failure> {
         keep(&draft.join("u"), &place::delta(&parent.push(diff_id)))?;
+        CommitPoint::DeltaNamed.reached();
         trash::remove_path(draft)
     }
 
@@ -40,7 +42,9 @@ impl SnapshotStore for Overlay {
         let draft = plain_draft(&trash::unique())?;
         let merged = draft.join("u");
         merge::merge_all(&self.lowers(chain, &|path| path.exists()), &merged)?;
+        CommitPoint::TreeMerged.reached();
         keep(&merged, &target)?;
+        CommitPoint::TreeNamed.reached();
         trash::remove_path(&draft)
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::action::Ids;
+use crate::commit_point::CommitPoint;
 use crate::compress::{Encoder, decoder};
 use crate::digest::{BlobDigest, Chain, ChainId, DiffId};
 use crate::listing::Stack;
@@ -28,6 +29,7 @@ impl Worker<'_> {
         let (source, mut listing) = (files.next_file()?, files.next_file()?);
         let lower = self.stack(parent)?;
         let draft = self.store.new_draft(draft, Purpose::Unpack(parent))?;
+        CommitPoint::DraftMade.reached();
         let read = |error| machine("read the blob of", b"", error);
         let mut raw = Hashed::new(source);
         let (decoder, _) = decoder(&mut raw).map_err(read)?;
@@ -57,6 +59,7 @@ impl Worker<'_> {
                 format!("the layer {blob} is not what its image says: its diff id is {found}, not {diff_id}"),
             ));
         }
+        CommitPoint::Unpacked.reached();
         let mut sealed = seal_unpacked(&draft.join("u"), Some(diff_id), self.owners(&owners), &mut listing)?;
         sealed.warnings.splice(0..0, warnings);
         self.keep_delta(&draft, parent.id(), &sealed, listing)?;
@@ -67,11 +70,13 @@ impl Worker<'_> {
     pub(super) fn unpack_tar(&self, draft: &str, max_size: u64, files: &mut Files) -> Result<Sealed, Failure> {
         let (source, mut listing) = (files.next_file()?, files.next_file()?);
         let draft = self.store.new_draft(draft, Purpose::Unpack(&Chain::default()))?;
+        CommitPoint::DraftMade.reached();
         let (decoder, _) = decoder(source).map_err(|error| machine("read the tar of", b"", error))?;
         let mut owners = Recorded::new();
         let recorded = self.records_owners().then_some(&mut owners);
         let warnings =
             unpack_onto(decoder, &draft.join("u"), Whiteouts::Literal, &Stack::default(), max_size, recorded)?;
+        CommitPoint::Unpacked.reached();
         let mut sealed = seal_unpacked(&draft.join("u"), None, self.owners(&owners), &mut listing)?;
         sealed.warnings.splice(0..0, warnings);
         self.keep_delta(&draft, ChainId::SCRATCH, &sealed, listing)?;
@@ -99,6 +104,7 @@ impl Worker<'_> {
             .map_err(|error| library("write the layer tar", error))?;
         let diff_id = DiffId(plain.finish().0);
         let (blob, size) = encoder.finish().map_err(written)?.finish();
+        CommitPoint::Packed.reached();
         Ok(Answer::Packed { blob: BlobDigest(blob), size, diff_id })
     }
 }

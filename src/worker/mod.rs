@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, openat};
 
+use crate::commit_point::CommitPoint;
 use crate::digest::{Chain, ChainId, DiffId};
 use crate::listing::{Listing, Stack};
 use crate::place;
@@ -107,6 +108,7 @@ impl Worker<'_> {
 
     /// Gives the sealed upper of a draft its place as the delta on top of `parent`, and removes the rest.
     fn keep_delta(&self, draft: &Path, parent: ChainId, sealed: &Sealed, listing: File) -> Result<(), Failure> {
+        CommitPoint::Sealed.reached();
         match sealed.diff_id {
             Some(diff_id) => {
                 let listing = Listing::from_file(listing).map_err(|error| library("read a listing", error))?;

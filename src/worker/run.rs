@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use crate::commit_point::CommitPoint;
 use crate::listing::Stack;
 use crate::seal::delta::{mtime, stat};
 use crate::seal::failure::library;
@@ -18,14 +19,17 @@ impl Worker<'_> {
         let (output, mut listing) = (files.next()?, files.next_file()?);
         let lower = self.stack(&job.parent)?;
         let draft = self.store.new_draft(&job.draft, Purpose::Run(&job.parent))?;
+        CommitPoint::DraftMade.reached();
         // Before there is a failure, which may be that the disk is full.
         note_job(&job, &draft)?;
+        CommitPoint::JobNoted.reached();
         let upper = draft.join("u");
         // The file system's clock, which is the one that stamps what the script writes.
         let upper_made = mtime(&stat(&upper).map_err(|error| failed("stat", &upper, error))?);
         let root = lower.lookup(b"").map_err(|error| library("read listings", error))?;
         dress_root(&upper, root.as_ref(), self.setting.ids)?;
         let code = self.in_sandbox(&job, &draft, &lower, output)?;
+        CommitPoint::ScriptEnded.reached();
         if code != 0 {
             return Ok(Answer::RunFailed { code });
         }

@@ -9,9 +9,11 @@ pub mod identity;
 pub mod inner;
 pub mod layout;
 pub mod mapped;
+pub mod processes;
 pub mod registry;
 pub mod space;
 pub mod terminal;
+pub mod undisturbed;
 pub mod unpacked;
 pub mod volume;
 

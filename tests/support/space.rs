@@ -42,6 +42,23 @@ pub fn for_each_identity(test: impl Fn(&Space)) {
     for_each_identity_on_btrfs(test);
 }
 
+/// The same with the users beside each other, one kind of store after the other.
+pub fn for_each_identity_at_once(test: impl Fn(&Space) + Sync) {
+    let at_once = |space: fn(Identity) -> Space| {
+        std::thread::scope(|scope| {
+            for identity in identities() {
+                let test = &test;
+                scope.spawn(move || test(&space(identity)));
+            }
+        });
+    };
+    at_once(Space::of);
+    match rustix::process::geteuid().is_root() {
+        true => at_once(Space::on_btrfs),
+        false => super::skipped("the same on btrfs, which only root can mount"),
+    }
+}
+
 /// The latter half of it.
 pub fn for_each_identity_on_btrfs(test: impl Fn(&Space)) {
     if !rustix::process::geteuid().is_root() {
