@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -15,7 +15,8 @@ use stacker::digest::DiffId;
 use support::identity::identities;
 use support::processes::beneath;
 use support::skipped;
-use support::space::{Space, for_each_identity};
+use support::space::{Space, for_each_identity, for_each_identity_at_once};
+use support::undisturbed::Undisturbed;
 
 const LAYERS: &str = "
 one: {from: {type: built, tag: base}, run: 'echo ROUND > /one; for i in $(seq 30); do echo $i > /f$i; done'}
@@ -44,43 +45,57 @@ fn whoever_is_killed_the_next_build_is_right() {
     let seed = number("STACKER_TEST_SEED", SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs());
     let kills = number("STACKER_TEST_KILLS", 12);
     eprintln!("STACKER_TEST_KILLS={kills} STACKER_TEST_SEED={seed}");
-    let undisturbed = Space::new();
-    for_each_identity(|space| {
+    let undisturbed = Undisturbed::new();
+    for_each_identity_at_once(|space| {
         let mut state = seed | 1;
-        let mut counts: HashMap<&str, usize> = HashMap::new();
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        check(space, &undisturbed, kills + 1, seed);
+        // How long a build after an edit takes here.
+        let begun = Instant::now();
+        write(space, kills + 2);
+        space.build(&[]);
+        let longest = begun.elapsed();
         for round in 0..kills {
             write(space, round);
-            let mut child = space.command(&["build"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            std::thread::sleep(Duration::from_micros(random(&mut state) % 500_000));
-            let whom = ["stacker", "holder", "worker"][(random(&mut state) % 3) as usize];
-            let victim = match whom {
-                "stacker" => None,
-                name => beneath(child.id()).into_iter().find(|(_, found)| found.contains(name)).map(|(pid, _)| pid),
-            };
-            // Where it is not there at that moment, the whole goes.
-            match victim.and_then(Pid::from_raw) {
-                Some(pid) => drop(kill_process(pid, Signal::KILL)),
-                None => child.kill().unwrap(),
-            }
-            let begun = Instant::now();
-            child.wait().unwrap();
-            assert!(begun.elapsed() < Duration::from_secs(20), "round {round}: it hangs without its {whom}");
-            *counts.entry(whom).or_default() += 1;
+            *counts.entry(kill_one(space, &mut state, longest)).or_default() += 1;
             if round % 4 == 3 {
                 check(space, &undisturbed, round, seed);
             }
         }
         check(space, &undisturbed, kills, seed);
-        eprintln!("killed: {counts:?}");
+        let store = if space.volume().is_some() { "btrfs" } else { "overlay" };
+        eprintln!("as {}, {store}: killed {counts:?}", space.identity());
     });
 }
 
+/// Builds, and kills one of the three kinds of process at a random moment; which it was.
+fn kill_one(space: &Space, state: &mut u64, longest: Duration) -> &'static str {
+    let mut child = space.command(&["build"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(longest * (random(state) % 1000) as u32 / 1000);
+    let whom = ["stacker", "holder", "worker"][(random(state) % 3) as usize];
+    let found = |name| beneath(child.id()).into_iter().find(|(_, found)| found.contains(name)).map(|(pid, _)| pid);
+    let victim = if whom == "stacker" { None } else { found(whom).and_then(Pid::from_raw) };
+    let killed = match victim.map(|pid| kill_process(pid, Signal::KILL)) {
+        Some(Ok(())) => whom,
+        // Where it is not there at that moment, the whole goes.
+        _ if child.try_wait().unwrap().is_some() => "nobody: the build was over",
+        _ => "stacker",
+    };
+    if killed == "stacker" {
+        child.kill().unwrap();
+    }
+    let begun = Instant::now();
+    child.wait().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(20), "it hangs without its {whom}");
+    killed
+}
+
 /// The build comes out as if nothing had happened, and does nothing the second time.
-fn check(space: &Space, undisturbed: &Space, round: u64, seed: u64) {
+fn check(space: &Space, undisturbed: &Undisturbed, round: u64, seed: u64) {
+    let expected = undisturbed.digests(round, |space| write(space, round));
     write(space, round);
-    write(undisturbed, round);
     let run = space.build(&[]);
-    assert_eq!(run.digests(), undisturbed.build(&["--no-cache"]).digests(), "round {round}, seed {seed}: {run}");
+    assert_eq!(run.digests(), expected, "round {round}, seed {seed}: {run}");
     space.build(&[]).built(&[]);
 }
 
