@@ -1,9 +1,9 @@
 //! Moments in which what is stored changes, for tests that kill processes there.
 //!
-//! In a debug build that finds [`WATCHER`] in its environment, each process that comes to such a point says so over that
-//! socket, in a packet with the point's name, the process id and one end of a pipe, and stands still until that end is
-//! closed. So a test stops any of the three processes wherever it wants and kills whom it wants. Release builds have
-//! nothing of it.
+//! In a debug build that finds [`WATCHER`] in its environment, each process that comes to such a point says so over
+//! that socket, in a packet with the point's name, the process id and one end of a pipe, and stands still until that
+//! end is closed. So a test stops any of the three processes wherever it wants and kills whom it wants. Release builds
+//! have nothing of it.
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;

@@ -44,6 +44,7 @@ pub mod worker;
 
 mod order;
 mod regular;
+mod room;
 mod sys;
 mod tell;
 

@@ -6,8 +6,8 @@ mod support;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -15,8 +15,9 @@ use stacker::digest::DiffId;
 use support::identity::identities;
 use support::processes::beneath;
 use support::skipped;
-use support::space::{Space, for_each_identity, for_each_identity_at_once};
+use support::space::{Run, Space, for_each_identity, for_each_identity_at_once};
 use support::undisturbed::Undisturbed;
+use support::volume::SmallDisk;
 
 const LAYERS: &str = "
 one: {from: {type: built, tag: base}, run: 'echo ROUND > /one; for i in $(seq 30); do echo $i > /f$i; done'}
@@ -163,46 +164,64 @@ fn a_full_disk_is_said_and_survived() {
         let (space, undisturbed) = (Space::of(identity), Space::of(identity));
         write(&undisturbed, 0);
         let expected = undisturbed.build(&[]).digests();
-        let (disk, place) = (space.directory().join("disk"), space.directory().join("store"));
-        fs::File::create(&disk).unwrap().set_len(64 << 20).unwrap();
-        fs::create_dir(&place).unwrap();
-        let run = |program: &str, arguments: &[&str]| {
-            let output = Command::new(program).args(arguments).output().unwrap();
-            assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-        };
-        run("mkfs.ext4", &["-q", "-m", "0", disk.to_str().unwrap()]);
-        run("mount", &["-o", "loop", disk.to_str().unwrap(), place.to_str().unwrap()]);
-        fs::remove_dir(place.join("lost+found")).unwrap();
+        let disk = SmallDisk::create(space.stacker_dir(), 64 << 20, 1024);
+        let place = &disk.path;
         fs::create_dir(place.join("roots")).unwrap();
         std::os::unix::fs::symlink(place.join("roots"), space.roots_dir()).unwrap();
-        for path in [&place, &place.join("roots")] {
+        for path in [place, &place.join("roots")] {
             space.give(path);
         }
         write(&space, 0);
-        let mut failures = 0;
+        let mut failures: HashMap<&str, usize> = HashMap::new();
         for point in 0..points {
-            // Room for a part of what a build writes, each time a little more.
-            let room = point * 6_000_000 / points;
-            let free = rustix::fs::statvfs(&place).unwrap();
-            let filler = place.join("filler");
-            let size = (free.f_bavail * free.f_frsize).saturating_sub(room);
-            fs::write(&filler, vec![0; size as usize]).ok();
-            let failed = space.stacker(&["build", "--no-cache"]);
-            if failed.code != 0 {
-                failures += 1;
-                assert!(failed.code == 3 || failed.code == 1, "{failed}");
-                assert!(failed.stderr.contains("stacker gc"), "what to do is not said: {failed}");
-                assert!(failed.stderr.contains("space"), "what is full is not said: {failed}");
+            // Room for a part of what a build writes, each time a little more: of bytes, and of inodes.
+            for what in ["space", "inode"] {
+                let filler = place.join("filler");
+                match what {
+                    "space" => fill_up(&filler, point * 6_000_000 / points),
+                    _ => use_up_inodes(&filler, point * 120 / points),
+                }
+                let failed = space.stacker(&["build", "--no-cache"]);
+                if failed.code != 0 {
+                    *failures.entry(what).or_default() += 1;
+                    says_what_is_full(&failed.ends_with(3), &space, what);
+                }
+                if space.stacker_dir().join("stacker.db").exists() {
+                    space.stacker(&["gc"]).ends_with(0);
+                }
+                let removed = if filler.is_dir() { fs::remove_dir_all(&filler) } else { fs::remove_file(&filler) };
+                removed.unwrap();
+                let after = space.build(&[]);
+                assert_eq!(after.digests(), expected, "full at point {point} ({what}): {after}");
+                space.stacker(&["gc", "--older-than", "0s"]);
             }
-            if space.stacker_dir().join("stacker.db").exists() {
-                space.stacker(&["gc"]).ends_with(0);
-            }
-            fs::remove_file(&filler).unwrap();
-            let after = space.build(&[]);
-            assert_eq!(after.digests(), expected, "{room} bytes of room: {after}");
-            space.stacker(&["gc", "--older-than", "0s"]);
         }
-        assert!(failures > 0, "the disk was never full");
-        run("umount", &[place.to_str().unwrap()]);
+        eprintln!("full: {failures:?}");
+        assert_eq!(failures.len(), 2, "the disk was never full: {failures:?}");
+    }
+}
+
+/// Which file system it is, and what makes room.
+fn says_what_is_full(failed: &Run, space: &Space, what: &str) {
+    failed.says(what).says("stacker gc --older-than");
+    let directories = [space.stacker_dir(), space.roots_dir()];
+    let named = |directory: &PathBuf| failed.stderr.contains(&format!("file system of {}", directory.display()));
+    assert!(directories.iter().any(named), "what is full is not named: {failed}");
+}
+
+/// Leaves so much room.
+fn fill_up(filler: &Path, room: u64) {
+    let free = rustix::fs::statvfs(filler.parent().unwrap()).unwrap();
+    let size = (free.f_bavail * free.f_frsize).saturating_sub(room);
+    // It ends earlier where the file system needs some for itself.
+    let _ = fs::write(filler, vec![0; size as usize]);
+}
+
+/// Leaves so many inodes.
+fn use_up_inodes(filler: &Path, room: u64) {
+    fs::create_dir(filler).unwrap();
+    let free = rustix::fs::statvfs(filler).unwrap().f_favail;
+    for number in room..free {
+        fs::write(filler.join(number.to_string()), "").unwrap();
     }
 }

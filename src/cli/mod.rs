@@ -320,8 +320,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
                 crate::Error::Stackerfile(text) => eprintln!("{}", printable(text)),
                 error => eprintln!("error: {}", printable(&error.to_string())),
             }
-            if error.is_full() {
-                eprintln!("no space is left for what is being written: {}", crate::check::Need::Space.mend());
+            if let Some(full) = error.full() {
+                eprintln!("the disk is full: {full} ({})", crate::check::Need::Space.mend());
             }
             error.exit_code()
         }

@@ -27,7 +27,7 @@ use crate::place::{RootsDir, StackerDir};
 use crate::progress::Event;
 use crate::resolve::HostTree;
 use crate::store;
-use crate::worker::message::{Answer, Compression, Job, Sealed};
+use crate::worker::message::{Answer, Compression, Failure, Job, Sealed};
 
 /// Shared by the deciding thread and the threads that do the steps.
 pub struct Site {
@@ -129,9 +129,14 @@ impl Site {
             Answer::Failed(failure) if failure.users => {
                 Err(Error::Build(format!("{}: {}", failure.step, failure.message)))
             }
-            Answer::Failed(failure) => Err(Error::Machine(Need::explain(&failure))),
+            Answer::Failed(failure) => Err(self.fault(&failure)),
             answer => Ok(answer),
         }
+    }
+
+    /// The machine failed a job.
+    pub fn fault(&self, failure: &Failure) -> Error {
+        Need::error(failure, [&*self.stacker.0, &*self.roots.0])
     }
 
     /// Twelve characters that nobody else uses.

@@ -53,7 +53,7 @@ pub struct Holder {
     known: Known,
     wanted: Option<Tier>,
     /// What came of preparing, which is tried once.
-    ready: Mutex<Option<std::result::Result<Ready, String>>>,
+    ready: Mutex<Option<Result<Ready>>>,
     /// What is to be told of the sandbox, once.
     fallback: Mutex<Option<Fallback>>,
 }
@@ -128,10 +128,10 @@ impl Holder {
     pub fn prepare(&self) -> Result<Ready> {
         let mut ready = self.ready.lock().unwrap_or_else(|broken| broken.into_inner());
         if let Some(known) = &*ready {
-            return known.clone().map_err(Error::Machine);
+            return known.as_ref().map_err(Error::again).cloned();
         }
         let made = self.make_ready();
-        *ready = Some(made.as_ref().map(Ready::clone).map_err(Error::to_string));
+        *ready = Some(made.as_ref().map_err(Error::again).cloned());
         made
     }
 
