@@ -103,6 +103,18 @@ fn a_full_disk_is_said() {
     }
 }
 
+#[test]
+fn the_full_disk_of_a_layout_is_named() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped("only root can mount a small file system: that a layout's is full is not tested");
+    }
+    let space = &Space::new();
+    let disk = SmallDisk::create(space.path("small"), 2 << 20, 64);
+    space.stackerfile(&bad("head -c 3000000 /dev/urandom > /large"));
+    let run = space.stacker(&["build", "--oci-dir", "small/oci"]).ends_with(3);
+    run.says(&format!("space left on the file system of {}", disk.path.display())).says("stacker gc");
+}
+
 /// ext4 says of too many attributes what it says when it is full.
 #[test]
 fn large_attributes_are_no_full_disk() {
@@ -110,7 +122,7 @@ fn large_attributes_are_no_full_disk() {
         return skipped("only root can mount ext4: that large attributes are told from a full disk is not tested");
     }
     let space = &Space::new();
-    let disk = SmallDisk::create(space.roots_dir(), 32 << 20, 4096);
+    let _disk = SmallDisk::create(space.roots_dir(), 32 << 20, 4096);
     let large = vec![b'x'; 5000];
     let archive = Archive::new().pax(&[("SCHILY.xattr.user.large", &large)]).file("file", "content").end();
     space.write("large.tar", archive);
@@ -121,5 +133,4 @@ fn large_attributes_are_no_full_disk() {
     fails(space, "echo write error: No space left on device; exit 1")
         .says("it found no space left where it wrote")
         .says_not("disk is full");
-    drop(disk);
 }
