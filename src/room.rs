@@ -7,6 +7,8 @@ use nix::libc;
 
 /// Less room than this is none: file systems keep a little back.
 const NONE: u64 = 1024 * 1024;
+/// So few inodes are none: who found none may have given some back since.
+const FEW: u64 = 16;
 
 /// What the file system of a path has left.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,17 +38,17 @@ impl Room {
 
     /// Whether nothing more can be written.
     pub fn is_out(&self) -> bool {
-        self.bytes < NONE || self.inodes == Some(0)
+        self.bytes < NONE || self.few_inodes()
     }
 
-    /// How much of what there is least of.
+    fn few_inodes(&self) -> bool {
+        self.inodes.is_some_and(|inodes| inodes < FEW)
+    }
+
+    /// How much, for a person.
     pub fn left(&self) -> String {
-        if self.bytes >= NONE && self.inodes == Some(0) { "no inode".to_owned() } else { self.bytes().to_string() }
-    }
-
-    /// How many bytes, for a person.
-    pub fn bytes(&self) -> bytesize::ByteSize {
-        bytesize::ByteSize(self.bytes)
+        let bytes = bytesize::ByteSize(self.bytes);
+        self.inodes.map_or_else(|| bytes.to_string(), |inodes| format!("{bytes} and {inodes} inodes"))
     }
 
     /// What was found by who got this errno there.
@@ -60,12 +62,14 @@ impl Room {
 
 impl std::fmt::Display for Room {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let (path, bytes) = (self.path.display(), self.bytes());
-        match (self.bytes < NONE, self.inodes) {
-            (false, Some(0)) => write!(f, "no inode left on the file system of {path}"),
-            (true, _) => write!(f, "{bytes} of space left on the file system of {path}"),
+        let path = self.path.display();
+        match self.inodes.filter(|_| self.few_inodes()) {
+            Some(inodes) if self.bytes >= NONE => write!(f, "{inodes} inodes left on the file system of {path}"),
+            _ if self.bytes < NONE => {
+                write!(f, "{} of space left on the file system of {path}", bytesize::ByteSize(self.bytes))
+            }
             // Somebody has made room, or what found none has cleaned up after itself.
-            _ => write!(f, "there was no space left on the file system of {path} ({bytes} by now)"),
+            _ => write!(f, "there was no space left on the file system of {path} ({} by now)", self.left()),
         }
     }
 }

@@ -184,7 +184,7 @@ fn a_full_disk_is_said_and_survived() {
                 let filler = place.join("filler");
                 match what {
                     "space" => fill_up(&filler, point * 6_000_000 / points),
-                    _ => use_up_inodes(&filler, point * 120 / points),
+                    _ => use_up_inodes(&filler, point * 500 / points),
                 }
                 let failed = space.stacker(&["build", "--no-cache"]);
                 if failed.code != 0 {

@@ -79,10 +79,10 @@ impl Resources {
             return (format!("; the disk quota on the file system of {roots} is used up ({mend})"), true);
         }
         let Some(room) = heard else { return (String::new(), false) };
-        let bytes = room.bytes();
+        let left = room.left();
         (
             format!(
-                "; it found no space left where it wrote, while the store's file system had {bytes} (its /dev is small; \
+                "; it found no space left where it wrote, while the store's file system had {left} (its /dev is small; \
                  ext4 says the same of extended attributes of more than 4 KiB)"
             ),
             false,
