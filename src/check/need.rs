@@ -128,9 +128,9 @@ impl Need {
         match failure.step.as_str() {
             "mount overlay" if refused || failure.errno == Some(libc::EOPNOTSUPP) => Some(Need::Overlay),
             "mount /proc" if denied => Some(Need::Proc),
-            // Of namespaces and mounts it says that there are as many as there may be.
+            // Of namespaces it says that there are as many as there may be.
             step if (denied || full) && step.starts_with("unshare ") => Some(Need::UserNamespace),
-            step if full && !step.starts_with("mount ") => Some(Need::Space),
+            _ if full => Some(Need::Space),
             _ => None,
         }
     }
@@ -138,7 +138,12 @@ impl Need {
     /// The error that a job of the machine's fault is; the job wrote to these directories.
     pub fn error<'a>(failure: &Failure, written: impl IntoIterator<Item = &'a Path>) -> Error {
         let what = format!("{}: {}", failure.step, failure.message);
+        // Overlayfs makes a directory to mount; but there may also be as many mounts as the kernel lets be.
+        let mounts = failure.step.starts_with("mount ");
         match (Need::behind(failure), Room::least(written)) {
+            (Some(Need::Space), Some(room)) if mounts && !room.is_out() => {
+                Error::Machine(format!("{what} (there is room: are there too many mounts, see fs.mount-max?)"))
+            }
             (Some(Need::Space), Some(room)) => {
                 Error::Lacking(Need::Space, format!("{what}; the disk is full: {}", room.told(failure.errno)))
             }
