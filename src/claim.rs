@@ -10,6 +10,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::commit_point::CommitPoint;
 use crate::digest::Key;
 use crate::error::{At, Result};
 use crate::place::StackerDir;
@@ -56,7 +57,10 @@ impl Claims {
         loop {
             let file = open(&path)?;
             match file.try_lock() {
-                Ok(()) if is_at(&file, &path)? => return Ok(Attempt::Got(Claim { path, _file: file })),
+                Ok(()) if is_at(&file, &path)? => {
+                    CommitPoint::Claimed.reached();
+                    return Ok(Attempt::Got(Claim { path, _file: file }));
+                }
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(Attempt::Busy(Waiter { path, file })),
                 Err(TryLockError::Error(error)) => return Err(error).at("lock", &path),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::check::Need;
+use crate::room::{self, Room};
 
 /// The result of nearly every function here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -49,15 +50,33 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether a disk, or somebody's share of it, is full. [`Error::Lacking`] says so by itself.
-    pub fn is_full(&self) -> bool {
+    /// Where there is no room, if that is why. [`Error::Lacking`] says so by itself.
+    pub fn full(&self) -> Option<String> {
         match self {
-            Error::Io { source, .. } => {
-                let full = [std::io::ErrorKind::StorageFull, std::io::ErrorKind::QuotaExceeded];
-                full.contains(&source.kind())
+            Error::Io { source, path, .. } if room::is_lacking(source) => {
+                Room::of(path).map(|room| room.told(source.raw_os_error()))
             }
-            Error::Database { source, .. } => source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
-            _ => false,
+            Error::Database { source, path } => {
+                use rusqlite::ErrorCode::{CannotOpen, DiskFull, SystemIoFailure};
+                let room = Room::of(path)?;
+                let full = match source.sqlite_error_code()? {
+                    DiskFull => true,
+                    // Why it cannot make or write one of its files, SQLite does not always say.
+                    CannotOpen | SystemIoFailure => room.is_out(),
+                    _ => false,
+                };
+                full.then(|| room.to_string())
+            }
+            _ => None,
+        }
+    }
+
+    /// The same once more, for the next who meets it.
+    pub fn again(&self) -> Error {
+        match (self, self.full()) {
+            (Error::Lacking(need, found), _) => Error::Lacking(*need, found.clone()),
+            (error, Some(full)) => Error::Lacking(Need::Space, format!("{error}; {full}")),
+            (error, None) => Error::Machine(error.to_string()),
         }
     }
 

@@ -10,7 +10,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytesize::ByteSize;
 
+use crate::check::Need;
 use crate::cli::options::Directories;
+use crate::commit_point::CommitPoint;
 use crate::database::{CacheRow, Database, Orphaned, must_exist, open_existing};
 use crate::error::{Error, Result};
 use crate::holder::Holder;
@@ -77,13 +79,16 @@ impl Gc<'_> {
         if let Some(chain) = &orphaned.chain {
             let paths = [place::delta(chain), place::tree(chain)];
             self.job(Job::SetAside { paths: paths.map(|path| path.to_string_lossy().into_owned()).to_vec() })?;
+            CommitPoint::ResultSetAside.reached();
         }
         self.bytes += size_of(stacker, &orphaned);
         for blob in &orphaned.blobs {
             crate::record::remove(&stacker.blob(blob))?;
+            CommitPoint::ResultFileRemoved.reached();
         }
         if let Some(diff_id) = &orphaned.diff_id {
             crate::record::remove(&stacker.listing(diff_id))?;
+            CommitPoint::ResultFileRemoved.reached();
         }
         crate::record::remove(&stacker.log(&row.key))?;
         database.evict(&row.key, &orphaned)
@@ -94,7 +99,7 @@ impl Gc<'_> {
         self.holder.prepare()?;
         match self.holder.submit(job, vec![])?.wait()? {
             Answer::Done => Ok(()),
-            Answer::Failed(failure) => Err(Error::Machine(format!("{}: {}", failure.step, failure.message))),
+            Answer::Failed(failure) => Err(Need::error(&failure, self.directories.written())),
             other => Err(Error::Machine(format!("a worker answered out of turn: {other:?}"))),
         }
     }

@@ -8,6 +8,7 @@ pub mod check;
 pub mod claim;
 pub mod clean;
 pub mod cli;
+pub mod commit_point;
 pub mod compress;
 pub mod database;
 pub mod decide;
@@ -43,6 +44,7 @@ pub mod worker;
 
 mod order;
 mod regular;
+mod room;
 mod sys;
 mod tell;
 

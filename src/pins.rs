@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::SystemTime;
 
+use crate::commit_point::CommitPoint;
 use crate::digest::{ChainId, Key};
 use crate::error::{At, Result};
 use crate::place::StackerDir;
@@ -67,6 +68,7 @@ impl Pins {
         let (file, path) =
             made.at("create a file in", dir.pins())?.keep().map_err(|error| error.error).at("keep", dir.pins())?;
         file.lock().at("lock", &path)?;
+        CommitPoint::PinsMade.reached();
         gate.unlock().at("unlock", gate_path(dir))?;
         Ok(Pins { path, state: Mutex::new(State { file, gate, pinned: HashSet::new() }) })
     }
@@ -77,7 +79,10 @@ impl Pins {
         let new: Vec<Pin> = things.into_iter().filter(|pin| !state.pinned.contains(pin)).collect();
         let text: String = new.iter().map(|pin| format!("{pin}\n")).collect();
         state.gate.lock_shared().at("lock", &self.path)?;
-        let looked = state.file.write_all(text.as_bytes()).at("write", &self.path).and_then(|()| look());
+        let looked = state.file.write_all(text.as_bytes()).at("write", &self.path).and_then(|()| {
+            CommitPoint::Pinned.reached();
+            look()
+        });
         state.gate.unlock().at("unlock", &self.path)?;
         state.pinned.extend(new);
         looked

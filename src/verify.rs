@@ -21,10 +21,11 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use crate::check::Need;
 use crate::cli::options::Directories;
 use crate::database::Database;
 use crate::digest::DiffId;
-use crate::error::{At, Error, Result};
+use crate::error::{At, Result};
 use crate::gc::leftovers::is_older;
 use crate::holder::{Holder, Insisted};
 use crate::pins::{Closed, Live, Pin};
@@ -170,7 +171,7 @@ impl Verify<'_> {
     fn job(&self, job: Job, descriptors: Vec<OwnedFd>) -> Result<Answer> {
         self.holder.prepare()?;
         match self.holder.submit(job, descriptors)?.wait()? {
-            Answer::Failed(failure) => Err(Error::Machine(format!("{}: {}", failure.step, failure.message))),
+            Answer::Failed(failure) => Err(Need::error(&failure, self.directories.written())),
             answer => Ok(answer),
         }
     }

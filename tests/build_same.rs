@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -180,4 +181,26 @@ fn a_store_of_other_ids_is_refused_and_left_alone() {
     run.says("written with other ids");
     std::fs::write(&file, text).unwrap();
     space.build(&[]).built(&[]);
+}
+
+#[test]
+fn several_that_miss_the_same_layer_wait_for_it() {
+    for_each_identity(|space| {
+        let layers = |round: u32| {
+            let layer = |n| format!("l{n}: {{from: {{type: built, tag: base}}, run: 'echo {round} > /l{n}'}}\n");
+            (0..6).map(layer).collect::<String>()
+        };
+        space.stackerfile(&layers(1));
+        let before = space.build(&[]);
+        // Neither the layers nor what they could be made of again.
+        space.forget_roots();
+        let blobs = space.stacker_dir().join("blobs/sha256");
+        fs::remove_dir_all(&blobs).unwrap();
+        fs::create_dir(&blobs).unwrap();
+        space.give(&blobs);
+        space.stackerfile(&layers(2));
+        let run = space.build(&["--jobs", "6"]);
+        assert_eq!(run.layer("base").diff_ids, before.layer("base").diff_ids);
+        space.build(&[]).built(&[]);
+    });
 }

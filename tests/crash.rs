@@ -4,17 +4,20 @@
 
 mod support;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process};
 use stacker::digest::DiffId;
 use support::identity::identities;
+use support::processes::beneath;
 use support::skipped;
-use support::space::{Space, for_each_identity};
+use support::space::{Run, Space, for_each_identity, for_each_identity_at_once};
+use support::undisturbed::Undisturbed;
+use support::volume::SmallDisk;
 
 const LAYERS: &str = "
 one: {from: {type: built, tag: base}, run: 'echo ROUND > /one; for i in $(seq 30); do echo $i > /f$i; done'}
@@ -38,69 +41,67 @@ fn random(state: &mut u64) -> u64 {
     *state >> 33
 }
 
-/// The processes beneath one, with what `ps` calls them.
-fn beneath(pid: u32) -> Vec<(i32, String)> {
-    let output = Command::new("ps").args(["-eo", "pid=,ppid=,comm="]).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut children: HashMap<u32, Vec<(u32, String)>> = HashMap::new();
-    for line in text.lines() {
-        let mut words = line.split_whitespace();
-        let (Some(pid), Some(parent)) = (words.next(), words.next()) else { continue };
-        let name = words.collect::<Vec<_>>().join(" ");
-        children.entry(parent.parse().unwrap()).or_default().push((pid.parse().unwrap(), name));
-    }
-    let (mut found, mut open) = (Vec::new(), vec![pid]);
-    while let Some(pid) = open.pop() {
-        for (child, name) in children.get(&pid).into_iter().flatten() {
-            open.push(*child);
-            found.push((*child as i32, name.clone()));
-        }
-    }
-    found
-}
-
 #[test]
 fn whoever_is_killed_the_next_build_is_right() {
     let seed = number("STACKER_TEST_SEED", SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs());
     let kills = number("STACKER_TEST_KILLS", 12);
     eprintln!("STACKER_TEST_KILLS={kills} STACKER_TEST_SEED={seed}");
-    let undisturbed = Space::new();
-    for_each_identity(|space| {
+    let undisturbed = Undisturbed::new();
+    for_each_identity_at_once(|space| {
         let mut state = seed | 1;
-        let mut counts: HashMap<&str, usize> = HashMap::new();
-        for round in 0..kills {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        check(space, &undisturbed, u64::MAX, seed);
+        // How long a build after an edit takes here.
+        let begun = Instant::now();
+        write(space, u64::MAX - 1);
+        space.build(&[]);
+        let longest = begun.elapsed();
+        let mut killed = 0;
+        for round in 0.. {
             write(space, round);
-            let mut child = space.command(&["build"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            std::thread::sleep(Duration::from_micros(random(&mut state) % 500_000));
-            let whom = ["stacker", "holder", "worker"][(random(&mut state) % 3) as usize];
-            let victim = match whom {
-                "stacker" => None,
-                name => beneath(child.id()).into_iter().find(|(_, found)| found.contains(name)).map(|(pid, _)| pid),
-            };
-            // Where it is not there at that moment, the whole goes.
-            match victim.and_then(Pid::from_raw) {
-                Some(pid) => drop(kill_process(pid, Signal::KILL)),
-                None => child.kill().unwrap(),
+            if let Some(whom) = kill_one(space, &mut state, longest) {
+                *counts.entry(whom).or_default() += 1;
+                killed += 1;
             }
-            let begun = Instant::now();
-            child.wait().unwrap();
-            assert!(begun.elapsed() < Duration::from_secs(20), "round {round}: it hangs without its {whom}");
-            *counts.entry(whom).or_default() += 1;
-            if round % 4 == 3 {
+            if killed == kills || round % 4 == 3 {
                 check(space, &undisturbed, round, seed);
             }
+            if killed == kills {
+                break;
+            }
         }
-        check(space, &undisturbed, kills, seed);
-        eprintln!("killed: {counts:?}");
+        let store = if space.volume().is_some() { "btrfs" } else { "overlay" };
+        eprintln!("as {}, {store}: killed {counts:?}", space.identity());
     });
 }
 
+/// Builds, and kills one of the three kinds of process at a random moment. `None`: the build was over by then.
+fn kill_one(space: &Space, state: &mut u64, longest: Duration) -> Option<&'static str> {
+    let mut child = space.command(&["build"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(longest * (random(state) % 1000) as u32 / 1000);
+    let whom = ["stacker", "holder", "worker"][(random(state) % 3) as usize];
+    let found = |name| beneath(child.id()).into_iter().find(|(_, found)| found.contains(name)).map(|(pid, _)| pid);
+    let victim = if whom == "stacker" { None } else { found(whom).and_then(Pid::from_raw) };
+    let killed = match victim.map(|pid| kill_process(pid, Signal::KILL)) {
+        Some(Ok(())) => Some(whom),
+        // Where it is not there at that moment, the whole goes.
+        _ => child.try_wait().unwrap().is_none().then_some("stacker"),
+    };
+    if killed == Some("stacker") {
+        child.kill().unwrap();
+    }
+    let begun = Instant::now();
+    child.wait().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(20), "it hangs without its {whom}");
+    killed
+}
+
 /// The build comes out as if nothing had happened, and does nothing the second time.
-fn check(space: &Space, undisturbed: &Space, round: u64, seed: u64) {
+fn check(space: &Space, undisturbed: &Undisturbed, round: u64, seed: u64) {
+    let expected = undisturbed.digests(round, |space| write(space, round));
     write(space, round);
-    write(undisturbed, round);
     let run = space.build(&[]);
-    assert_eq!(run.digests(), undisturbed.build(&["--no-cache"]).digests(), "round {round}, seed {seed}: {run}");
+    assert_eq!(run.digests(), expected, "round {round}, seed {seed}: {run}");
     space.build(&[]).built(&[]);
 }
 
@@ -168,46 +169,64 @@ fn a_full_disk_is_said_and_survived() {
         let (space, undisturbed) = (Space::of(identity), Space::of(identity));
         write(&undisturbed, 0);
         let expected = undisturbed.build(&[]).digests();
-        let (disk, place) = (space.directory().join("disk"), space.directory().join("store"));
-        fs::File::create(&disk).unwrap().set_len(64 << 20).unwrap();
-        fs::create_dir(&place).unwrap();
-        let run = |program: &str, arguments: &[&str]| {
-            let output = Command::new(program).args(arguments).output().unwrap();
-            assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-        };
-        run("mkfs.ext4", &["-q", "-m", "0", disk.to_str().unwrap()]);
-        run("mount", &["-o", "loop", disk.to_str().unwrap(), place.to_str().unwrap()]);
-        fs::remove_dir(place.join("lost+found")).unwrap();
+        let disk = SmallDisk::create(space.stacker_dir(), 64 << 20, 1024);
+        let place = &disk.path;
         fs::create_dir(place.join("roots")).unwrap();
         std::os::unix::fs::symlink(place.join("roots"), space.roots_dir()).unwrap();
-        for path in [&place, &place.join("roots")] {
+        for path in [place, &place.join("roots")] {
             space.give(path);
         }
         write(&space, 0);
-        let mut failures = 0;
+        let mut failures: HashMap<&str, usize> = HashMap::new();
         for point in 0..points {
-            // Room for a part of what a build writes, each time a little more.
-            let room = point * 6_000_000 / points;
-            let free = rustix::fs::statvfs(&place).unwrap();
-            let filler = place.join("filler");
-            let size = (free.f_bavail * free.f_frsize).saturating_sub(room);
-            fs::write(&filler, vec![0; size as usize]).ok();
-            let failed = space.stacker(&["build", "--no-cache"]);
-            if failed.code != 0 {
-                failures += 1;
-                assert!(failed.code == 3 || failed.code == 1, "{failed}");
-                assert!(failed.stderr.contains("stacker gc"), "what to do is not said: {failed}");
-                assert!(failed.stderr.contains("space"), "what is full is not said: {failed}");
+            // Room for a part of what a build writes, each time a little more: of bytes, and of inodes.
+            for what in ["space", "inode"] {
+                let filler = place.join("filler");
+                match what {
+                    "space" => fill_up(&filler, point * 6_000_000 / points),
+                    _ => use_up_inodes(&filler, point * 500 / points),
+                }
+                let failed = space.stacker(&["build", "--no-cache"]);
+                if failed.code != 0 {
+                    *failures.entry(what).or_default() += 1;
+                    says_what_is_full(&failed.ends_with(3), &space, what);
+                }
+                if space.stacker_dir().join("stacker.db").exists() {
+                    space.stacker(&["gc"]).ends_with(0);
+                }
+                let removed = if filler.is_dir() { fs::remove_dir_all(&filler) } else { fs::remove_file(&filler) };
+                removed.unwrap();
+                let after = space.build(&[]);
+                assert_eq!(after.digests(), expected, "full at point {point} ({what}): {after}");
+                space.stacker(&["gc", "--older-than", "0s"]);
             }
-            if space.stacker_dir().join("stacker.db").exists() {
-                space.stacker(&["gc"]).ends_with(0);
-            }
-            fs::remove_file(&filler).unwrap();
-            let after = space.build(&[]);
-            assert_eq!(after.digests(), expected, "{room} bytes of room: {after}");
-            space.stacker(&["gc", "--older-than", "0s"]);
         }
-        assert!(failures > 0, "the disk was never full");
-        run("umount", &[place.to_str().unwrap()]);
+        eprintln!("full: {failures:?}");
+        assert_eq!(failures.len(), 2, "the disk was never full: {failures:?}");
+    }
+}
+
+/// Which file system it is, and what makes room.
+fn says_what_is_full(failed: &Run, space: &Space, what: &str) {
+    failed.says(what).says("stacker gc --older-than");
+    let directories = [space.stacker_dir(), space.roots_dir()];
+    let named = |directory: &PathBuf| failed.stderr.contains(&format!("file system of {}", directory.display()));
+    assert!(directories.iter().any(named), "what is full is not named: {failed}");
+}
+
+/// Leaves so much room.
+fn fill_up(filler: &Path, room: u64) {
+    let free = rustix::fs::statvfs(filler.parent().unwrap()).unwrap();
+    let size = (free.f_bavail * free.f_frsize).saturating_sub(room);
+    // It ends earlier where the file system needs some for itself.
+    let _ = fs::write(filler, vec![0; size as usize]);
+}
+
+/// Leaves so many inodes.
+fn use_up_inodes(filler: &Path, room: u64) {
+    fs::create_dir(filler).unwrap();
+    let free = rustix::fs::statvfs(filler).unwrap().f_favail;
+    for number in room..free {
+        fs::write(filler.join(number.to_string()), "").unwrap();
     }
 }

@@ -24,9 +24,13 @@ pub struct Outcome<'a> {
 }
 
 impl Outcome<'_> {
-    /// 0, or 1 when a layer failed.
+    /// 0, or 1 when a layer failed, or 3 when one did because the disk was full.
     pub fn exit_code(&self) -> i32 {
-        i32::from(self.count(LayerStatus::Failed) > 0)
+        match self.count(LayerStatus::Failed) {
+            0 => 0,
+            _ if self.reports.values().any(|report| report.full) => 3,
+            _ => 1,
+        }
     }
 
     /// The first layer whose script failed.

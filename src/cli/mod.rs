@@ -310,6 +310,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
             return if error.use_stderr() { 2 } else { 0 };
         }
     };
+    crate::commit_point::CommitPoint::watch();
     let debug = cli.global.debug;
     match commands::run(cli) {
         Ok(code) => code,
@@ -322,8 +323,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
                 crate::Error::Stackerfile(text) => eprintln!("{}", printable(text)),
                 error => eprintln!("error: {}", printable(&error.to_string())),
             }
-            if error.is_full() {
-                eprintln!("no space is left for what is being written: {}", crate::check::Need::Space.mend());
+            if let Some(full) = error.full() {
+                eprintln!("the disk is full: {full} ({})", crate::check::Need::Space.mend());
             }
             error.exit_code()
         }

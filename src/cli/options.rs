@@ -25,6 +25,11 @@ pub struct Directories {
 }
 
 impl Directories {
+    /// Those that jobs write to.
+    pub fn written(&self) -> [&Path; 2] {
+        [&self.stacker.0, &self.roots.0]
+    }
+
     /// Explicit flags, else `--work-dir`, else an existing `.stacker` here, else the user's cache.
     pub fn resolve(global: &Global) -> Result<Directories> {
         let working = std::env::current_dir()

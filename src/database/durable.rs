@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::Database;
+use crate::commit_point::CommitPoint;
 use crate::error::{At, Result};
 use crate::place::{RootsDir, StackerDir};
 use crate::record::names;
@@ -68,7 +69,9 @@ impl Database {
                 let statement = format!("UPDATE {table} SET unsynced = NULL WHERE unsynced <= ?1");
                 transaction.execute(&statement, [synced.counter]).map(drop)
             })
-        })
+        })?;
+        CommitPoint::RowsKept.reached();
+        Ok(())
     }
 }
 
@@ -79,6 +82,7 @@ impl Unsynced {
         // Whatever is stamped with `made` or earlier has been written when the sync begins, however coarse the stamps.
         std::thread::sleep((self.made + boot::lag()).duration_since(SystemTime::now()).unwrap_or_default());
         sync_file_systems(&self.stacker.0, &self.roots.0)?;
+        CommitPoint::Synced.reached();
         boot::synced(&self.roots, &self.boot, self.made)?;
         for name in &self.fresh_names {
             match fs::rename(fresh.join(name), records.join(name)) {
@@ -86,6 +90,7 @@ impl Unsynced {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 other => other.at("rename", fresh.join(name))?,
             }
+            CommitPoint::RecordKept.reached();
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use rusqlite::{OptionalExtension, params};
 
 use super::Database;
+use crate::commit_point::CommitPoint;
 use crate::digest::{BlobDigest, Chain, ChainId, DiffId, Key};
 use crate::error::Result;
 
@@ -57,6 +58,7 @@ impl Database {
                 transaction.execute("DELETE FROM blob WHERE diff_id = ?1", [diff_id.0])?;
                 transaction.execute("DELETE FROM layer WHERE diff_id = ?1", [diff_id.0]).map(drop)
             })?;
+            CommitPoint::LayerForgotten.reached();
         }
         self.forget(key)
     }

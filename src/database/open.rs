@@ -16,6 +16,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::Database;
+use crate::commit_point::CommitPoint;
 use crate::digest::Key;
 use crate::error::{At, Error, Result};
 use crate::place::StackerDir;
@@ -90,6 +91,7 @@ impl Database {
             transaction.execute("DELETE FROM blob WHERE unsynced IS NOT NULL AND boot <> ?1", [boot])?;
             transaction.execute("UPDATE boot SET id = ?1", [boot])
         })?;
+        CommitPoint::DatabaseSettled.reached();
         self.sweep_fresh()
     }
 
@@ -305,6 +307,7 @@ fn create(dir: &StackerDir, boot: &str) -> Result<(Connection, usize)> {
         Ok(connection)
     };
     let connection = fill().map_err(|source| Error::Database { path: dir.database(), source })?;
+    CommitPoint::DatabaseMade.reached();
     Ok((connection, records.len()))
 }
 

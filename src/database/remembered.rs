@@ -8,6 +8,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::results::{USE_GRAIN, insert_layer, layer_of};
 use super::{Database, next_unsynced, now};
+use crate::commit_point::CommitPoint;
 use crate::digest::{BlobDigest, Chain, ChainId, DiffId, Key};
 use crate::error::Result;
 use crate::place::RootsDir;
@@ -30,7 +31,9 @@ impl Database {
         self.in_transaction(|transaction| {
             let unsynced = next_unsynced(transaction)?;
             insert_layer(transaction, diff_id, info, &self.boot, Some(unsynced))
-        })
+        })?;
+        CommitPoint::LayerNoted.reached();
+        Ok(())
     }
 
     /// The answer to a question about what a stack of layers holds. It follows from the chain id alone.
@@ -48,7 +51,9 @@ impl Database {
             let mut statement = transaction
                 .prepare_cached("INSERT OR REPLACE INTO answer (chain, question, answer) VALUES (?1, ?2, ?3)")?;
             statement.execute(params![chain.0, question, answer]).map(drop)
-        })
+        })?;
+        CommitPoint::AnswerNoted.reached();
+        Ok(())
     }
 
     /// The blob that a layer becomes with a codec (`gzip-6/1`: name, level, version of the encoder), and its size.
@@ -78,7 +83,9 @@ impl Database {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?;
             statement.execute(params![diff_id.0, codec, blob.0, size as i64, self.boot, unsynced]).map(drop)
-        })
+        })?;
+        CommitPoint::BlobNoted.reached();
+        Ok(())
     }
 
     /// Id and kind of the store that was last seen in a roots directory.
@@ -101,7 +108,9 @@ impl Database {
             let mut statement =
                 transaction.prepare_cached("INSERT OR REPLACE INTO store (roots, id, kind) VALUES (?1, ?2, ?3)")?;
             statement.execute(params![roots.0.as_os_str().as_bytes(), id, kind.to_string()]).map(drop)
-        })
+        })?;
+        CommitPoint::StoreNoted.reached();
+        Ok(())
     }
 
     /// Remembers the layers of images that were built upon, and when.
@@ -128,7 +137,9 @@ impl Database {
                 let layers: Vec<u8> = base.0.iter().flat_map(|diff_id| diff_id.0).collect();
                 statement.execute(params![base.id().0, layers, now]).map(drop)
             })
-        })
+        })?;
+        CommitPoint::BasesNoted.reached();
+        Ok(())
     }
 
     /// The stat list of an import tree.
@@ -152,7 +163,9 @@ impl Database {
             lists.iter().try_for_each(|(path, device, list)| {
                 statement.execute(params![path.as_os_str().as_bytes(), *device as i64, list]).map(drop)
             })
-        })
+        })?;
+        CommitPoint::StatListsNoted.reached();
+        Ok(())
     }
 
     /// Keeps one stat list.
@@ -209,7 +222,9 @@ impl Database {
                 let keys: Vec<u8> = keys.iter().flat_map(|key| key.0).collect();
                 statement.execute(params![scope, layer, keys, now()]).map(drop)
             })
-        })
+        })?;
+        CommitPoint::LastActionsNoted.reached();
+        Ok(())
     }
 
     /// Remembers the actions of one layer.

@@ -6,6 +6,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::{Database, next_unsynced, now};
 use crate::action::Action;
+use crate::commit_point::CommitPoint;
 use crate::digest::{ContentDigest, DiffId, Key};
 use crate::error::Result;
 use crate::listing::Time;
@@ -68,7 +69,9 @@ impl Database {
 
     /// Writes an action down before it runs.
     pub fn begin(&self, key: &Key, action: &Action) -> Result<()> {
-        self.in_transaction(|transaction| insert_action(transaction, key, action))
+        self.in_transaction(|transaction| insert_action(transaction, key, action))?;
+        CommitPoint::ActionBegun.reached();
+        Ok(())
     }
 
     /// Writes a result down: first its record, then the rows. It replaces an earlier result of the same key.
@@ -77,11 +80,13 @@ impl Database {
         let record = Record::new(action, result, &self.boot);
         debug_assert_eq!(record.key, *key, "the key is that of the action");
         let name = record.write_fresh(&self.dir)?;
+        CommitPoint::RecordWritten.reached();
         let replaced = self.in_transaction(|transaction| {
             let replaced = record_name(transaction, key)?;
             insert(transaction, &record, &name, false, now())?;
             Ok(replaced)
         })?;
+        CommitPoint::ResultInserted.reached();
         match replaced {
             Some(replaced) if replaced != name => self.remove_record(&replaced),
             _ => Ok(()),
@@ -95,6 +100,7 @@ impl Database {
             transaction.execute("DELETE FROM result WHERE key = ?1", [key.0])?;
             Ok(name)
         })?;
+        CommitPoint::ResultForgotten.reached();
         name.map_or(Ok(()), |name| self.remove_record(&name))
     }
 
@@ -148,7 +154,9 @@ impl Database {
             return Ok(());
         }
         remove(&self.dir.fresh().join(name))?;
-        remove(&self.dir.records().join(name))
+        remove(&self.dir.records().join(name))?;
+        CommitPoint::RecordRemoved.reached();
+        Ok(())
     }
 }
 

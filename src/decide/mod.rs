@@ -53,6 +53,8 @@ pub struct Decider {
     running: HashMap<Key, (StepId, Vec<LayerIndex>)>,
     outcomes: HashMap<Key, Outcome>,
     evicted: HashSet<Key>,
+    /// What was made by the actions that run again for it.
+    lost: HashSet<ChainId>,
     held: Option<LayerIndex>,
 }
 
@@ -103,6 +105,7 @@ impl Decider {
             running: HashMap::new(),
             outcomes: HashMap::new(),
             evicted: HashSet::new(),
+            lost: HashSet::new(),
             held: None,
             wanted,
         };
@@ -195,11 +198,13 @@ impl Decider {
     }
 
     /// Nothing is left of the layer on top of `chain`: its action runs again. False when no step of this build made it.
+    /// Several may miss it, one after the other; the first has it made.
     pub fn evicted(&mut self, chain: ChainId) -> bool {
-        let mut found = false;
+        let mut found = self.lost.contains(&chain);
         for layer in self.wanted.clone() {
             let Some(step) = self.layers[layer.0].step_that_made(chain) else { continue };
             found = true;
+            self.lost.insert(chain);
             let key = self.layers[layer.0].decided[step].key;
             self.evicted.insert(key);
             self.outcomes.remove(&key);

@@ -163,6 +163,8 @@ fn evicted_data_runs_its_action_again_and_what_depends_on_another_result() {
     decider.postponed(child.id, child.key);
     let again = ready(&mut decider, &stored);
     assert_eq!((indexes(&again), again[0].why), (vec![0], Why::Evicted));
+    assert!(decider.evicted(ChainId([1; 32])), "another one misses it while it is made");
+    assert!(!decider.evicted(ChainId([2; 32])), "nobody makes that");
     decider.finished(again[0].id, again[0].key, outcome(9), true);
     let child = ready(&mut decider, &stored).remove(0);
     assert_eq!(child.action.base.0, [9; 32]);

@@ -1,36 +1,57 @@
 //! Why a script failed, where the machine had a part in it: a signal, memory, disk.
 
-use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 
 use crate::check::Need;
+use crate::room::Room;
 
-/// Less room than this is none: file systems keep a little back.
-const FULL: u64 = 1024 * 1024;
-
-/// What the machine counted before a run.
+/// What the machine counted before a run, and what the script said of it.
 pub struct Resources {
+    roots: PathBuf,
     /// Processes of our cgroup, and of those beneath it, that were killed for memory.
     cgroup_kills: Option<u64>,
     /// The same for the whole machine.
     kills: Option<u64>,
+    /// What the store's file system had left when the script said that it found no room.
+    heard: Option<Room>,
+    /// It said that of somebody's share of the disk.
+    quota: bool,
+}
+
+/// Why a script failed.
+pub struct Blame {
+    /// For a person.
+    pub text: String,
+    /// The disk was full: not the script's fault.
+    pub full: bool,
 }
 
 impl Resources {
-    /// As they are now.
-    pub fn now() -> Resources {
+    /// As they are now, for a run on a store at `roots`.
+    pub fn now(roots: &Path) -> Resources {
         Resources {
+            roots: roots.to_path_buf(),
             cgroup_kills: memory_files().iter().find_map(|file| count(file)),
             kills: count(Path::new("/proc/vmstat")),
+            heard: None,
+            quota: false,
         }
     }
 
-    /// What to tell of a run that ended with this code, whose last lines of output are `last`, on a store at `roots`.
-    pub fn why(&self, code: i32, last: &VecDeque<String>, roots: &Path) -> String {
-        let now = Resources::now();
+    /// Looks at the disk when the script complains of it: what it has written may be gone when it ends.
+    pub fn hear(&mut self, line: &str) {
+        self.quota |= line.contains("Disk quota exceeded");
+        if line.contains("No space left on device") && !self.heard.as_ref().is_some_and(Room::is_out) {
+            self.heard = Room::of(&self.roots);
+        }
+    }
+
+    /// Why the run ended with this code.
+    pub fn why(&self, code: i32) -> Blame {
+        let now = Resources::now(&self.roots);
         let ours = grown(self.cgroup_kills, now.cgroup_kills);
         let killed = code == 128 + Signal::SIGKILL as i32;
         let mut text = match signal(code) {
@@ -42,7 +63,30 @@ impl Resources {
         } else if killed {
             text += " (out of memory?)";
         }
-        text + &disk(last, roots)
+        let (disk, full) = self.disk();
+        Blame { text: text + &disk, full }
+    }
+
+    /// Whether the store's file system is or was full; and what else the script may have met.
+    fn disk(&self) -> (String, bool) {
+        let now = Room::of(&self.roots).filter(Room::is_out);
+        let (heard, mend) = (&self.heard, Need::Space.mend());
+        if let Some(room) = now.as_ref().or(heard.as_ref().filter(|room| room.is_out())) {
+            return (format!("; the disk is full: {room} ({mend})"), true);
+        }
+        if self.quota {
+            let roots = self.roots.display();
+            return (format!("; the disk quota on the file system of {roots} is used up ({mend})"), true);
+        }
+        let Some(room) = heard else { return (String::new(), false) };
+        let left = room.left();
+        (
+            format!(
+                "; it found no space left where it wrote, while the store's file system had {left} (its /dev is small; \
+                 ext4 says the same of extended attributes of more than 4 KiB)"
+            ),
+            false,
+        )
     }
 }
 
@@ -50,33 +94,6 @@ impl Resources {
 fn signal(code: i32) -> Option<String> {
     let number = code.checked_sub(128).filter(|number| (1..=64).contains(number))?;
     Some(Signal::try_from(number).map_or_else(|_| format!("signal {number}"), |signal| signal.as_str().to_owned()))
-}
-
-/// Whether the store's file system is full, or the script said that it found no room.
-fn disk(last: &VecDeque<String>, roots: &Path) -> String {
-    let Ok(found) = rustix::fs::statvfs(roots) else { return String::new() };
-    let free = found.f_bavail.saturating_mul(found.f_frsize);
-    let roots = roots.display();
-    if free < FULL {
-        let free = bytesize::ByteSize(free);
-        return format!(
-            "; the disk is full: {free} of space left on the file system of {roots} ({})",
-            Need::Space.mend()
-        );
-    }
-    if found.f_files > 0 && found.f_favail == 0 {
-        return format!("; the disk is full: no inode left on the file system of {roots} ({})", Need::Space.mend());
-    }
-    let says = |text| last.iter().any(|line| line.contains(text));
-    match (says("No space left on device"), says("Disk quota exceeded")) {
-        (_, true) => format!("; the disk quota of the file system of {roots} is used up"),
-        (true, _) => {
-            let free = bytesize::ByteSize(free);
-            let mend = Need::Space.mend();
-            format!("; it found no space left ({free} are free by now on the file system of {roots}; {mend})")
-        }
-        _ => String::new(),
-    }
 }
 
 /// Where our cgroup's kills may be counted: version 2, then 1, then what a container shows as its root.

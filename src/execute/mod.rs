@@ -75,6 +75,8 @@ pub struct LayerReport {
     pub own: Vec<DiffId>,
     /// Its script ran and failed.
     pub run_failed: bool,
+    /// That was because the disk was full.
+    pub full: bool,
 }
 
 /// The deciding thread's state.
@@ -105,8 +107,8 @@ pub struct Execution<'a> {
     /// Layers whose end was not told yet.
     untold: BTreeSet<LayerIndex>,
     retries: HashMap<LayerIndex, usize>,
-    /// Layers whose script failed.
-    failed_runs: BTreeSet<LayerIndex>,
+    /// Layers whose script failed, and whether that was because the disk was full.
+    failed_runs: BTreeMap<LayerIndex, bool>,
     failure: Option<Error>,
     committer: Committer,
 }
@@ -143,7 +145,7 @@ impl<'a> Execution<'a> {
             untold: wanted.clone(),
             wanted,
             retries: HashMap::new(),
-            failed_runs: BTreeSet::new(),
+            failed_runs: BTreeMap::new(),
             failure: None,
             committer: Committer::default(),
         }
@@ -318,11 +320,11 @@ impl<'a> Execution<'a> {
                 self.took.insert(run.key, seconds);
                 self.decider.finished(run.id, run.key, outcome(&result), true);
             }
-            StepEnd::Failed(message) => {
+            StepEnd::Failed { message, full } => {
                 let layer = self.name(run.id.layer);
                 self.site.tell(Event::Failed { layer, message });
                 if run.kind == StepKind::Run {
-                    self.failed_runs.insert(run.id.layer);
+                    self.failed_runs.insert(run.id.layer, full);
                 }
                 self.decider.failed(run.id, run.key);
             }

@@ -29,7 +29,8 @@ impl Execution<'_> {
                     .map(|decided| decided.time)
                     .next_back(),
                 own: decided.iter().filter_map(|decided| decided.outcome.diff_id).collect(),
-                run_failed: self.failed_runs.contains(&layer),
+                run_failed: self.failed_runs.contains_key(&layer),
+                full: self.failed_runs.get(&layer) == Some(&true),
             };
             reports.insert(layer, report);
         }

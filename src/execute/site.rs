@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use crate::action::Attributes;
 use crate::check::Need;
 use crate::cli::options::Directories;
+use crate::commit_point::CommitPoint;
 use crate::database::{Database, LayerInfo};
 use crate::digest::{BlobDigest, Chain, ChainId, DiffId, Key, TreeDigest};
 use crate::error::{At, Error, Result};
@@ -26,7 +27,7 @@ use crate::place::{RootsDir, StackerDir};
 use crate::progress::Event;
 use crate::resolve::HostTree;
 use crate::store;
-use crate::worker::message::{Answer, Compression, Job, Sealed};
+use crate::worker::message::{Answer, Compression, Failure, Job, Sealed};
 
 /// Shared by the deciding thread and the threads that do the steps.
 pub struct Site {
@@ -128,9 +129,14 @@ impl Site {
             Answer::Failed(failure) if failure.users => {
                 Err(Error::Build(format!("{}: {}", failure.step, failure.message)))
             }
-            Answer::Failed(failure) => Err(Error::Machine(Need::explain(&failure))),
+            Answer::Failed(failure) => Err(self.fault(&failure)),
             answer => Ok(answer),
         }
+    }
+
+    /// The machine failed a job.
+    pub fn fault(&self, failure: &Failure) -> Error {
+        Need::error(failure, [&*self.stacker.0, &*self.roots.0])
     }
 
     /// Twelve characters that nobody else uses.
@@ -256,6 +262,7 @@ impl Site {
         let path = self.stacker.listing(diff_id);
         readable_by_workers(tmp.path())?;
         tmp.persist(&path).map_err(|error| error.error).at("rename", &path)?;
+        CommitPoint::ListingNamed.reached();
         Ok(())
     }
 
@@ -298,6 +305,7 @@ impl Site {
         fs::create_dir(&directory).at("create", &directory)?;
         std::os::unix::fs::chown(&directory, Some(ready.root.0), Some(ready.root.1)).at("chown", &directory)?;
         let staged = crate::resolve::stage(path, &self.trees[path], &attributes, time, &directory, ready.root)?;
+        CommitPoint::HostImportCopied.reached();
         if staged != tree {
             self.remove(vec![format!("imports/{tmp}")])?;
             return Ok(None);
@@ -369,7 +377,10 @@ impl Site {
     fn keep_import(&self, tmp: &str, name: &str) -> Result<()> {
         let to = self.roots.import(name);
         match fs::rename(self.roots.import(tmp), &to) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                CommitPoint::ImportNamed.reached();
+                Ok(())
+            }
             // Another process was first.
             Err(_) if to.exists() => self.remove(vec![format!("imports/{tmp}")]),
             Err(error) => Err(error).at("rename to", to),
@@ -402,6 +413,7 @@ impl Site {
                 let path = self.stacker.blob(&blob);
                 readable_by_workers(tmp.path())?;
                 tmp.persist(&path).map_err(|error| error.error).at("rename", &path)?;
+                CommitPoint::BlobNamed.reached();
                 Ok((blob, size))
             }
             // The delta is not what its listing says: build it again rather than export it.

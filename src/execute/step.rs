@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::action::Kind;
 use crate::check::Need;
+use crate::commit_point::CommitPoint;
 use crate::decide::{Run, StepKind};
 use crate::digest::{ChainId, ContentDigest, DiffId, Key, TreeDigest};
 use crate::error::{At, Error, Result};
@@ -16,7 +17,7 @@ use crate::holder::Tier;
 use crate::progress::Event;
 use crate::worker::message::{Answer, Job, RunJob, Sealed};
 
-use super::blame::Resources;
+use super::blame::{Blame, Resources};
 use super::changed::{self, Changed};
 use super::site::{BlobPlace, Learned, Lost, Site};
 
@@ -29,7 +30,12 @@ pub enum StepEnd {
     /// Data beneath has gone and must be built again.
     Evicted(ChainId),
     /// The user's script or input failed.
-    Failed(String),
+    Failed {
+        /// Why.
+        message: String,
+        /// The disk was full.
+        full: bool,
+    },
 }
 
 /// How far ahead of the clock a layer time may be and still be waited for.
@@ -66,7 +72,7 @@ pub fn perform(site: &Site, node: &Node, run: &Run, blobs: &HashMap<DiffId, Blob
 /// What is the user's fault fails the layer; what is the machine's fails the build.
 fn failed(error: Error) -> Result<(StepEnd, Learned)> {
     match error {
-        Error::Build(message) => Ok((StepEnd::Failed(message), vec![])),
+        Error::Build(message) => Ok((StepEnd::Failed { message, full: false }, vec![])),
         other => Err(other),
     }
 }
@@ -135,7 +141,9 @@ fn script(site: &Site, node: &Node, run: &Run, blobs: &HashMap<DiffId, BlobPlace
     wait_for(site, node, run.action.time);
     site.remove(vec![format!("drafts/{}", run.key.short()), format!("drafts/{}", failed_draft(node))])?;
     match in_sandbox(site, node, run, job)? {
-        StepEnd::Failed(message) => Ok(StepEnd::Failed(message + keep_draft(site, node, run)?.as_str())),
+        StepEnd::Failed { message, full } => {
+            Ok(StepEnd::Failed { message: message + &keep_draft(site, node, run)?, full })
+        }
         end => Ok(end),
     }
 }
@@ -200,6 +208,7 @@ fn keep_draft(site: &Site, node: &Node, run: &Run) -> Result<String> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(String::new()),
         other => other.at("rename", draft)?,
     }
+    CommitPoint::FailedDraftKept.reached();
     let (name, file) = (&node.layer.name, crate::shell::file_option(&node.layer.place.path));
     Ok(format!("\n  look into it: stacker shell {name} --failed{file} (or build with --shell-fail)"))
 }
@@ -229,9 +238,9 @@ fn in_sandbox(site: &Site, node: &Node, run: &Run, job: RunJob) -> Result<StepEn
         let owner = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
         rustix::fs::fchown(&input, Some(owner.0), Some(owner.1)).at("chown the pipe for", &path)?;
     }
-    let resources = Resources::now();
+    let mut resources = Resources::now(&site.roots.0);
     let pending = site.holder.submit(Job::Run(Box::new(job)), vec![input, listing_copy.into()])?;
-    let last = follow(site, node, File::from(output), &mut log).at("write", &path)?;
+    let last = follow(site, node, File::from(output), &mut log, &mut resources).at("write", &path)?;
     match pending.wait()? {
         Answer::Sealed(sealed) => {
             site.keep_listing(listing, &sealed)?;
@@ -239,13 +248,14 @@ fn in_sandbox(site: &Site, node: &Node, run: &Run, job: RunJob) -> Result<StepEn
             Ok(StepEnd::Sealed(sealed))
         }
         Answer::RunFailed { code } => {
-            let why = resources.why(code, &last, &site.roots.0);
-            Ok(StepEnd::Failed(format!("{why}{}", tail(&last, &path))))
+            let Blame { text, full } = resources.why(code);
+            Ok(StepEnd::Failed { message: text + &tail(&last, &path), full })
         }
         Answer::Failed(failure) if failure.users => {
-            Ok(StepEnd::Failed(format!("{}: {}{}", failure.step, failure.message, tail(&last, &path))))
+            let message = format!("{}: {}{}", failure.step, failure.message, tail(&last, &path));
+            Ok(StepEnd::Failed { message, full: false })
         }
-        Answer::Failed(failure) => Err(Error::Machine(Need::explain(&failure))),
+        Answer::Failed(failure) => Err(site.fault(&failure)),
         other => Err(Error::Machine(format!("a worker answered out of turn: {other:?}"))),
     }
 }
@@ -263,12 +273,19 @@ fn tail(last: &VecDeque<String>, log: &Path) -> String {
 }
 
 /// Copies a run's output to its log and to the renderer, line by line, and returns the last lines.
-fn follow(site: &Site, node: &Node, mut output: File, log: &mut File) -> std::io::Result<VecDeque<String>> {
+fn follow(
+    site: &Site,
+    node: &Node,
+    mut output: File,
+    log: &mut File,
+    resources: &mut Resources,
+) -> std::io::Result<VecDeque<String>> {
     let mut last = VecDeque::new();
     let mut line = Vec::new();
     let mut buffer = [0; 16 * 1024];
     let mut show = |line: &[u8]| {
         let text = String::from_utf8_lossy(line).trim_end_matches('\r').to_owned();
+        resources.hear(&text);
         if last.len() == LAST_LINES {
             last.pop_front();
         }

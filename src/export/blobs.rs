@@ -57,7 +57,8 @@ pub(super) fn clone_file(root: &Path, source: &Path, target: &Path) -> Result<()
     }
     place(root, target, |file| {
         let mut from = File::open(source).at("open", source)?;
-        std::io::copy(&mut from, file).at("copy", source).map(drop)
+        // The layout's disk may be the full one.
+        std::io::copy(&mut from, file).at("copy a blob to", target).map(drop)
     })
 }
 

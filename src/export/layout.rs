@@ -16,6 +16,7 @@ use super::blobs::{clone_file, create_file, write_file};
 use super::index::Index;
 use super::state::{Document, ImageState, descriptor};
 use super::sweep::{Notes, sweep};
+use crate::commit_point::CommitPoint;
 use crate::digest::BlobDigest;
 use crate::error::{At, Error, Result};
 use crate::oci::{REF_NAME, blob_path};
@@ -134,6 +135,7 @@ impl Export {
         let after = before.merged(&entries, tag_order);
         if after != before {
             write_file(&root, &path, &after.to_bytes())?;
+            CommitPoint::IndexWritten.reached();
         }
         sweep(&root, &after, &images)?;
         Ok(written(&before, &after, tag_order))
@@ -179,7 +181,7 @@ impl Origin {
         }
         let target = blob_path(root, digest);
         match self {
-            Origin::Bytes(bytes) => write_file(root, &target, bytes),
+            Origin::Bytes(bytes) => write_file(root, &target, bytes)?,
             Origin::File { source, size } => {
                 let found = std::fs::metadata(source).at("stat", source)?.len();
                 if *size != found {
@@ -188,9 +190,11 @@ impl Origin {
                         source.display()
                     )));
                 }
-                clone_file(root, source, &target)
+                clone_file(root, source, &target)?;
             }
         }
+        CommitPoint::LayoutBlobNamed.reached();
+        Ok(())
     }
 }
 
@@ -247,6 +251,7 @@ fn create(root: &Path) -> Result<()> {
     }
     if !marker.exists() {
         create_file(&marker, br#"{"imageLayoutVersion":"1.0.0"}"#, root)?;
+        CommitPoint::LayoutMade.reached();
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::blobs::{remove_if_there, remove_leftovers, replace_file};
 use super::index::{Index, digest_of};
+use crate::commit_point::CommitPoint;
 use crate::digest::BlobDigest;
 use crate::error::{At, Result};
 use crate::oci::{DocumentKind, MAX_DOCUMENT, blob_path, document_kind};
@@ -49,7 +50,9 @@ impl Notes {
             return Ok(());
         }
         let mut file = File::options().append(true).create(true).open(&self.path).at("open", &self.path)?;
-        file.write_all(lines.as_bytes()).at("write", &self.path)
+        file.write_all(lines.as_bytes()).at("write", &self.path)?;
+        CommitPoint::LayoutBlobNoted.reached();
+        Ok(())
     }
 
     fn replace(&self, digests: &BTreeSet<BlobDigest>) -> Result<()> {
@@ -67,6 +70,7 @@ pub(super) fn sweep(root: &Path, index: &Index, images: &HashMap<BlobDigest, Vec
     let (kept, gone): (BTreeSet<_>, BTreeSet<_>) = noted.iter().copied().partition(|digest| live.contains(digest));
     for digest in &gone {
         remove_if_there(&blob_path(root, digest))?;
+        CommitPoint::LayoutBlobRemoved.reached();
     }
     if !gone.is_empty() {
         notes.replace(&kept)?;

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::commit_point::CommitPoint;
 use crate::database::Database;
 use crate::error::{At, Result};
 use crate::execute::FAILED_DRAFT;
@@ -59,6 +60,7 @@ impl Gc<'_> {
         }
         if !self.dry_run && !gone.is_empty() {
             self.job(Job::SetAside { paths: gone })?;
+            CommitPoint::LeftoversSetAside.reached();
         }
         // Files of our own.
         let listings: HashSet<String> = layers.iter().map(layer_listing).collect();
@@ -122,6 +124,7 @@ impl Gc<'_> {
             self.told.push(format!("{}, which nothing refers to", path.display()));
             if !self.dry_run {
                 crate::record::remove(&path)?;
+                CommitPoint::LeftoverRemoved.reached();
             }
         }
         Ok(())

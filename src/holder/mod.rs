@@ -30,6 +30,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::action::Ids;
 use crate::check::Need;
+use crate::commit_point::CommitPoint;
 use crate::error::{At, Error, Result};
 use crate::place::{RootsDir, StackerDir};
 use crate::store::{self, Known, StoreKind};
@@ -53,7 +54,7 @@ pub struct Holder {
     known: Known,
     wanted: Option<Tier>,
     /// What came of preparing, which is tried once.
-    ready: Mutex<Option<std::result::Result<Ready, String>>>,
+    ready: Mutex<Option<Result<Ready>>>,
     /// What is to be told of the sandbox, once.
     fallback: Mutex<Option<Fallback>>,
     /// What is to be told of the store, once.
@@ -143,10 +144,10 @@ impl Holder {
     pub fn prepare(&self) -> Result<Ready> {
         let mut ready = self.ready.lock().unwrap_or_else(|broken| broken.into_inner());
         if let Some(known) = &*ready {
-            return known.clone().map_err(Error::Machine);
+            return known.as_ref().map_err(Error::again).cloned();
         }
         let made = self.make_ready();
-        *ready = Some(made.as_ref().map(Ready::clone).map_err(Error::to_string));
+        *ready = Some(made.as_ref().map_err(Error::again).cloned());
         made
     }
 
@@ -159,6 +160,7 @@ impl Holder {
         let takes_uppers = || self.takes_uppers(setting, map.root());
         let identity = store::open_identity(&self.roots, &map.uids, &map.gids, &self.known, &takes_uppers)?;
         make_roots(&self.roots, map.root())?;
+        CommitPoint::RootsMade.reached();
         let listings = self.stacker.0.join("listings");
         let directories = [open_directory(&self.roots.0)?, open_directory(&listings)?];
         let insists = matches!(self.wanted, Some(Tier::SharedProc));

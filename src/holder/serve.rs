@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use super::ids::set_name;
 use super::wire::{self, Packet};
 use crate::action::Ids;
+use crate::commit_point::CommitPoint;
 use crate::sys::{self, Fork, fork, set_signal_action};
 use crate::worker;
 use crate::worker::message::{Answer, Failure, Job, Setting};
@@ -59,8 +60,9 @@ fn reply(socket: &OwnedFd, outcome: Result<String, String>) {
 
 fn unshare() -> Result<String, String> {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)
-        .map(|()| String::new())
-        .map_err(|error| format!("cannot make a user namespace: {error}"))
+        .map_err(|error| format!("cannot make a user namespace: {error}"))?;
+    CommitPoint::NamespaceMade.reached();
+    Ok(String::new())
 }
 
 /// Tries it in a process that becomes the namespace's root for that.
@@ -104,6 +106,7 @@ fn enter(packet: Packet, ground: &mut Option<Ground>) -> Result<String, String> 
         setting.shared_proc = true;
     }
     *ground = Some(Ground { listings, setting });
+    CommitPoint::NamespaceEntered.reached();
     Ok(refused)
 }
 
@@ -143,8 +146,9 @@ fn become_root(ids: Ids) -> Result<(), String> {
 fn start(packet: Packet, ground: Option<&Ground>) {
     let mut descriptors = packet.descriptors.into_iter();
     let (Some(job), Some(answer)) = (descriptors.next(), descriptors.next()) else { return };
+    CommitPoint::JobReceived.reached();
     match fork() {
-        Ok(Fork::Parent(_)) => {}
+        Ok(Fork::Parent(_)) => CommitPoint::WorkerForked.reached(),
         Ok(Fork::Child) => {
             become_worker();
             let code = match ground {
@@ -187,6 +191,7 @@ fn work(mut job: File, descriptors: Vec<OwnedFd>, ground: &Ground, answer: File)
             users: false,
         }),
     };
+    CommitPoint::JobDone.reached();
     respond(answer, &result)
 }
 

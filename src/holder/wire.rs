@@ -35,6 +35,9 @@ pub const FAILED: u8 = b'F';
 /// A sandbox's terminal; descriptor: the side of whoever types.
 pub const TERMINAL: u8 = b'T';
 
+/// A process stands at a commit point; text: which, and its id; descriptor: it goes on when that is closed.
+pub const COMMIT_POINT: u8 = b'C';
+
 /// A received packet.
 pub struct Packet {
     /// What it is for.

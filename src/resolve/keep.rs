@@ -7,6 +7,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use crate::commit_point::CommitPoint;
 use crate::digest::{ContentDigest, TreeDigest};
 use crate::error::{At, Result};
 use crate::listing::{self, Entry};
@@ -24,6 +25,7 @@ pub fn keep_tree_listing(dir: &StackerDir, tree: &TreeDigest, entries: &[Entry])
     drop(out);
     tmp.as_file().set_permissions(Permissions::from_mode(0o644)).at("chmod", tmp.path())?;
     tmp.persist(&path).map_err(|error| error.error).at("rename", &path)?;
+    CommitPoint::TreeListingNamed.reached();
     Ok(())
 }
 

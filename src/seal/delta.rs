@@ -15,6 +15,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat, Timespec, Times
 
 use crate::action::Ids;
 use crate::listing::{Entry, Kind, Time};
+use crate::room::Room;
 
 /// The mark of an opaque directory in a mount with `userxattr`.
 pub(crate) const OPAQUE: &str = "user.overlay.opaque";
@@ -105,7 +106,19 @@ fn grown(buffer: &mut Vec<u8>, mut call: impl FnMut(&mut [u8]) -> rustix::io::Re
 }
 
 pub(crate) fn set_xattr(path: &Path, name: &[u8], value: &[u8]) -> io::Result<()> {
-    Ok(rustix::fs::lsetxattr(path, name, value, XattrFlags::empty())?)
+    match rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()) {
+        // The same error as on a full disk.
+        Err(rustix::io::Errno::NOSPC) if has_room(path) => Err(io::Error::other(TOO_LARGE)),
+        result => Ok(result?),
+    }
+}
+
+/// What a file system says by "No space left on device" that has some.
+const TOO_LARGE: &str = "its extended attributes are larger than this file system keeps (ext4: 4 KiB for each file; \
+                         btrfs and xfs keep more: --roots-dir DIR)";
+
+fn has_room(path: &Path) -> bool {
+    path.parent().and_then(Room::of).is_some_and(|room| !room.is_out())
 }
 
 /// Removes an attribute; one that is not there is no error.

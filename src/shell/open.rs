@@ -31,7 +31,7 @@ pub fn open(site: &Arc<Site>, job: ShellJob) -> Result<i32> {
     };
     signals.stop();
     match interrupted.load(Ordering::SeqCst) {
-        0 => code(answer?),
+        0 => code(site, answer?),
         signal => Err(Error::Interrupted(signal)),
     }
 }
@@ -67,13 +67,13 @@ fn relayed(other_side: OwnedFd) -> Result<()> {
 }
 
 /// What cannot be started has the exit codes that shells give it.
-fn code(answer: Answer) -> Result<i32> {
+fn code(site: &Site, answer: Answer) -> Result<i32> {
     match answer {
         Answer::Ended { code } => Ok(code),
         Answer::Failed(failure) => {
             let text = format!("{}: {}", failure.step, failure.message);
             match failure.errno {
-                _ if !failure.users => Err(Error::Machine(text)),
+                _ if !failure.users => Err(site.fault(&failure)),
                 None => Err(Error::Build(text)),
                 Some(errno) => {
                     eprintln!("error: {text}");

@@ -13,9 +13,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::commit_point::CommitPoint;
 use crate::error::{At, Result};
 use crate::place::{RootsDir, StackerDir};
 use crate::record::{remove, write_once};
+
+use super::trash;
 
 /// By how much time stamps of files may lag behind the clock: a tick of the kernel.
 pub fn lag() -> Duration {
@@ -49,15 +52,18 @@ pub fn settle(stacker: &StackerDir, roots: &RootsDir, boot: &str) -> Result<usiz
     for directory in ["deltas", "trees", "nurseries", "imports"] {
         for path in later(&roots.0.join(directory), seen.synced)? {
             // In its own directory, for which nothing of the image's owners is asked. gc removes it.
+            // Each time another one, since the same thing may have been put aside after an earlier power cut.
             let mut aside = path.clone().into_os_string();
-            aside.push(format!("~{}", seen.synced));
+            aside.push(format!("~{}", trash::unique()));
             fs::rename(&path, &aside).at("rename", &path)?;
+            CommitPoint::DoubtfulSetAside.reached();
             count += 1;
         }
     }
     for directory in ["listings", "blobs/sha256"] {
         for path in later(&stacker.0.join(directory), seen.synced)? {
             remove(&path)?;
+            CommitPoint::DoubtfulSetAside.reached();
             count += 1;
         }
     }
@@ -116,5 +122,7 @@ fn read(roots: &RootsDir) -> Result<Seen> {
 
 fn write(roots: &RootsDir, seen: &Seen) -> Result<()> {
     let text = serde_json::to_vec(seen).map_err(std::io::Error::from).at("encode", path(roots))?;
-    write_once(&roots.0, &path(roots), &text)
+    write_once(&roots.0, &path(roots), &text)?;
+    CommitPoint::BootWritten.reached();
+    Ok(())
 }

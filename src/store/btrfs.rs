@@ -21,6 +21,7 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, statfs};
 
+use crate::commit_point::CommitPoint;
 use crate::digest::{Chain, ChainId, DiffId};
 use crate::listing::{Kind, Listing};
 use crate::place;
@@ -83,6 +84,7 @@ impl SnapshotStore for Btrfs {
             // The names of deltas in a nursery are taken once, so that nothing has to be replaced.
             let kept = home.with_file_name(trash::unique());
             fs::rename(&upper, &kept).map_err(|error| failed("rename", &upper, error))?;
+            CommitPoint::UpperKept.reached();
             link(&target, &kept)?;
         } else if is_subvolume(&upper) && is_whole(listing)? {
             keep_tree(&upper, &place::tree(&id))?;
@@ -90,6 +92,7 @@ impl SnapshotStore for Btrfs {
         } else {
             keep(&upper, &target)?;
         }
+        CommitPoint::DeltaNamed.reached();
         trash::remove_path(draft)
     }
 
@@ -109,6 +112,7 @@ impl SnapshotStore for Btrfs {
         }
         let above = ids.len() - beneath.map_or(0, |at| at + 1);
         merge::merge_all(&stacked(&ids, beneath)[..above], &merged, Marks::Overlayfs)?;
+        CommitPoint::TreeMerged.reached();
         keep_tree(&merged, &target)?;
         trash::remove_path(&draft)
     }
@@ -117,7 +121,10 @@ impl SnapshotStore for Btrfs {
 /// Read-only after it has its name: the kernel moves no read-only directory. Nobody writes to a tree in any case.
 fn keep_tree(from: &Path, to: &Path) -> Result<(), Failure> {
     keep(from, to)?;
-    set_read_only(to, true)
+    CommitPoint::TreeNamed.reached();
+    set_read_only(to, true)?;
+    CommitPoint::TreeSealed.reached();
+    Ok(())
 }
 
 /// Whether a directory, or the nearest one above that exists, is on btrfs.
@@ -163,6 +170,7 @@ fn nursed_draft(name: &str, base: &ChainId) -> Result<PathBuf, Failure> {
     for path in [&home, &home.join("u")] {
         fs::create_dir(path).map_err(|error| failed("create", path, error))?;
     }
+    CommitPoint::NurseryPlaceMade.reached();
     let draft = Path::new("drafts").join(name);
     symlink(Path::new("..").join(&home), &draft).map_err(|error| failed("create", &draft, error))?;
     Ok(draft)
@@ -185,7 +193,9 @@ fn make_nursery(base: &ChainId, nursery: &Path) -> Result<(), Failure> {
         fs::set_permissions(&ours, Permissions::from_mode(0o755))
     };
     prepare().map_err(|error| failed("prepare", &made, error))?;
+    CommitPoint::NurseryPrepared.reached();
     keep(&made, nursery)?;
+    CommitPoint::NurseryNamed.reached();
     // Still there when another process was first.
     trash::remove_path(&made)
 }
@@ -197,6 +207,7 @@ fn link(at: &Path, to: &Path) -> Result<(), Failure> {
     }
     let made = Path::new("drafts").join(trash::unique());
     symlink(Path::new("..").join(to), &made).map_err(|error| failed("create", &made, error))?;
+    CommitPoint::DeltaLinkMade.reached();
     fs::rename(&made, at).map_err(|error| failed("rename to", at, error))
 }
 
@@ -214,13 +225,17 @@ fn is_whole(listing: &Listing) -> Result<bool, Failure> {
 fn create_subvolume(path: &Path) -> Result<(), Failure> {
     let (parent, name) = parent_and_name(path);
     let made = File::open(parent).and_then(|parent| btrfs::create_subvolume(parent, name));
-    made.map_err(|error| failed("create the subvolume", path, error))
+    made.map_err(|error| failed("create the subvolume", path, error))?;
+    CommitPoint::SubvolumeMade.reached();
+    Ok(())
 }
 
 fn snapshot(from: &Path, to: &Path) -> Result<(), Failure> {
     let (parent, name) = parent_and_name(to);
     let made = || btrfs::snapshot(File::open(from)?, File::open(parent)?, name);
-    made().map_err(|error| failed("make a snapshot of", from, error))
+    made().map_err(|error| failed("make a snapshot of", from, error))?;
+    CommitPoint::SnapshotMade.reached();
+    Ok(())
 }
 
 fn set_read_only(path: &Path, read_only: bool) -> Result<(), Failure> {

@@ -16,7 +16,7 @@ use crate::place;
 use crate::seal::{Form, Marks};
 use crate::worker::message::Failure;
 
-use super::{Purpose, SnapshotStore, keep, merge, nearest_tree, plain_draft, stacked, trash};
+use super::{Purpose, SnapshotStore, keep_plain_delta, merge, nearest_tree, plain_draft, stacked};
 
 /// See the module's header.
 pub struct Copy;
@@ -46,8 +46,7 @@ impl SnapshotStore for Copy {
     }
 
     fn keep_delta(&self, draft: &Path, parent: ChainId, diff_id: DiffId, _: &Listing) -> Result<(), Failure> {
-        keep(&draft.join("u"), &place::delta(&parent.push(diff_id)))?;
-        trash::remove_path(draft)
+        keep_plain_delta(draft, &parent.push(diff_id))
     }
 
     fn make_tree(&self, chain: &Chain) -> Result<(), Failure> {

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::commit_point::CommitPoint;
 use crate::database::boot_id;
 use crate::digest::ContentDigest;
 use crate::error::{At, Error, Result};
@@ -143,5 +144,6 @@ fn create(roots: &RootsDir, path: &Path, identity: Identity) -> Result<Identity>
     // Before there can be anything in it that a power cut could damage.
     boot::begin(roots, &boot_id()?)?;
     crate::record::write_once_for_good(directory, path, &text)?;
+    CommitPoint::StoreWritten.reached();
     Ok(identity)
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Stat, linkat};
 use rustix::io::Errno;
 
+use crate::commit_point::CommitPoint;
 use crate::digest::ChainId;
 use crate::place;
 use crate::seal::Marks;
@@ -26,7 +27,9 @@ pub(super) fn make_tree(layers: &[PathBuf], id: &ChainId, marks: Marks) -> Resul
     let draft = plain_draft(&trash::unique())?;
     let merged = draft.join("u");
     merge_all(layers, &merged, marks)?;
+    CommitPoint::TreeMerged.reached();
     keep(&merged, &target)?;
+    CommitPoint::TreeNamed.reached();
     trash::remove_path(&draft)
 }
 

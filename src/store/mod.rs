@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::commit_point::CommitPoint;
 use crate::digest::{Chain, ChainId, DiffId};
 use crate::listing::Listing;
 use crate::place::{RootsDir, StackerDir, delta, tree};
@@ -148,6 +149,13 @@ fn plain_draft(name: &str) -> Result<PathBuf, Failure> {
         std::fs::create_dir(path).map_err(|error| failed("create", path, error))?;
     }
     Ok(draft)
+}
+
+/// Makes the sealed upper of such a draft the delta of a layer.
+fn keep_plain_delta(draft: &Path, id: &ChainId) -> Result<(), Failure> {
+    keep(&draft.join("u"), &delta(id))?;
+    CommitPoint::DeltaNamed.reached();
+    trash::remove_path(draft)
 }
 
 /// Gives a finished directory its name. Where that is taken, another one made the same: that one stays, since runs may

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use crate::digest::{Chain, ChainId, DiffId};
 use crate::listing::Listing;
-use crate::place;
 use crate::seal::{Form, Marks};
 use crate::worker::message::Failure;
 
-use super::{MAX_DELTAS, Purpose, SnapshotStore, keep, merge, nearest_tree, plain_draft, stacked, too_high, trash};
+use super::{
+    MAX_DELTAS, Purpose, SnapshotStore, keep_plain_delta, merge, nearest_tree, plain_draft, stacked, too_high,
+};
 
 /// See the module's header.
 pub struct Overlay;
@@ -33,8 +34,7 @@ impl SnapshotStore for Overlay {
     }
 
     fn keep_delta(&self, draft: &Path, parent: ChainId, diff_id: DiffId, _: &Listing) -> Result<(), Failure> {
-        keep(&draft.join("u"), &place::delta(&parent.push(diff_id)))?;
-        trash::remove_path(draft)
+        keep_plain_delta(draft, &parent.push(diff_id))
     }
 
     fn make_tree(&self, chain: &Chain) -> Result<(), Failure> {

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
+use crate::commit_point::CommitPoint;
 use crate::seal::failure::users;
 use crate::worker::message::Failure;
 
@@ -40,7 +41,12 @@ fn beneath_roots(paths: &[String]) -> Result<impl Iterator<Item = &Path>, Failur
 /// Removes one of them; what a link leads to goes with it, but for a tree.
 pub fn remove_path(path: &Path) -> Result<(), Failure> {
     match out_of_the_way(path)? {
-        Some(place) => take_apart(&place).map_err(|error| failed("remove", &place, error)),
+        Some(place) => {
+            CommitPoint::Trashed.reached();
+            take_apart(&place).map_err(|error| failed("remove", &place, error))?;
+            CommitPoint::TrashRemoved.reached();
+            Ok(())
+        }
         None => Ok(()),
     }
 }

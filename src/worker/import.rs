@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::action::Ids;
+use crate::commit_point::CommitPoint;
 use crate::digest::Chain;
 use crate::listing::{Entry, Kind, Time, View, join, scratch_root};
 use crate::seal::delta::{dress, within};
@@ -28,6 +29,7 @@ impl Worker<'_> {
         let mut listing = files.next_file()?;
         let (lower, ids) = (self.stack(parent)?, self.setting.ids);
         let draft = self.store.new_draft(draft, Purpose::Import)?;
+        CommitPoint::DraftMade.reached();
         let upper = draft.join("u");
         let root = lower.lookup(b"").map_err(|error| library("read listings", error))?;
         let source = staged(name);
@@ -46,6 +48,7 @@ impl Worker<'_> {
                 keep_known(&upper, dest, &view, ids)?;
             }
         }
+        CommitPoint::ImportMoved.reached();
         trash::remove(&[format!("imports/{name}")])?;
         let form = Form::Changes(self.store.form().marks());
         let sealed = seal(&upper, &lower, form, Times::All(time), ids, &mut listing)?;

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::action::Ids;
+use crate::commit_point::CommitPoint;
 use crate::compress::{Encoder, decoder};
 use crate::digest::{BlobDigest, Chain, ChainId, ContentDigest, DiffId};
 use crate::listing::Stack;
@@ -29,6 +30,7 @@ impl Worker<'_> {
         let (source, mut listing) = (files.next_file()?, files.next_file()?);
         let lower = self.stack(parent)?;
         let draft = self.store.new_draft(draft, Purpose::Unpack(parent))?;
+        CommitPoint::DraftMade.reached();
         let read = |error| machine("read the blob of", b"", error);
         let mut raw = Hashed::new(source);
         let (decoder, _) = decoder(&mut raw).map_err(read)?;
@@ -59,6 +61,7 @@ impl Worker<'_> {
                 format!("the layer {blob} is not what its image says: its diff id is {found}, not {diff_id}"),
             ));
         }
+        CommitPoint::Unpacked.reached();
         let mut sealed = seal_unpacked(&draft.join("u"), Some(diff_id), marks, self.owners(&owners), &mut listing)?;
         sealed.warnings.splice(0..0, warnings);
         self.keep_delta(&draft, parent.id(), &sealed, listing)?;
@@ -75,6 +78,7 @@ impl Worker<'_> {
     ) -> Result<Option<Sealed>, Failure> {
         let (source, mut listing) = (files.next_file()?, files.next_file()?);
         let draft = self.store.new_draft(draft, Purpose::Unpack(&Chain::default()))?;
+        CommitPoint::DraftMade.reached();
         let read = |error| machine("read the tar of", b"", error);
         let mut raw = Content::new(source);
         let mut owners = Recorded::new();
@@ -89,6 +93,7 @@ impl Worker<'_> {
             return Ok(None);
         }
         let warnings = unpacked?;
+        CommitPoint::Unpacked.reached();
         let marks = self.store.form().marks();
         let mut sealed = seal_unpacked(&draft.join("u"), None, marks, self.owners(&owners), &mut listing)?;
         sealed.warnings.splice(0..0, warnings);
@@ -117,6 +122,7 @@ impl Worker<'_> {
             .map_err(|error| library("write the layer tar", error))?;
         let diff_id = DiffId(plain.finish().0);
         let (blob, size) = encoder.finish().map_err(written)?.finish();
+        CommitPoint::Packed.reached();
         Ok(Answer::Packed { blob: BlobDigest(blob), size, diff_id })
     }
 }

@@ -22,9 +22,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, openat};
 
+use crate::check::Need;
+use crate::commit_point::CommitPoint;
 use crate::digest::{Chain, ChainId, DiffId};
 use crate::listing::{Listing, Stack};
 use crate::place;
+use crate::room::Room;
 use crate::seal::Form;
 use crate::seal::failure::{library, machine};
 use crate::store::{self, Purpose, SnapshotStore, failed, trash};
@@ -117,6 +120,7 @@ impl Worker<'_> {
 
     /// Gives the sealed upper of a draft its place as the delta on top of `parent`, and removes the rest.
     fn keep_delta(&self, draft: &Path, parent: ChainId, sealed: &Sealed, listing: File) -> Result<(), Failure> {
+        CommitPoint::Sealed.reached();
         match sealed.diff_id {
             Some(diff_id) => {
                 let listing = Listing::from_file(listing).map_err(|error| library("read a listing", error))?;
@@ -129,11 +133,15 @@ impl Worker<'_> {
 
 /// What was unpacked in vain goes at once: it may be as large as a layer can be, and nobody looks into it.
 fn or_nothing<T>(draft: &str, sealed: Result<T, Failure>) -> Result<T, Failure> {
-    if sealed.is_err() {
+    sealed.map_err(|mut failure| {
+        // Before there is room again.
+        if let (Some(Need::Space), Some(room)) = (Need::behind(&failure), Room::of(Path::new("."))) {
+            failure.message += &format!(" ({} left then)", room.left());
+        }
         // The failure that there is says more than another one; what stays is swept with the drafts.
         let _ = trash::remove(&[format!("drafts/{draft}")]);
-    }
-    sealed
+        failure
+    })
 }
 
 /// The staged tree beneath a directory of `imports`.

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use crate::commit_point::CommitPoint;
 use crate::listing::Stack;
 use crate::seal::delta::{mtime, stat};
 use crate::seal::failure::library;
@@ -18,8 +19,10 @@ impl Worker<'_> {
         let (output, mut listing) = (files.next()?, files.next_file()?);
         let lower = self.stack(&job.parent)?;
         let draft = self.store.new_draft(&job.draft, Purpose::Run(&job.parent))?;
+        CommitPoint::DraftMade.reached();
         // Before there is a failure, which may be that the disk is full.
         note_job(&job, &draft)?;
+        CommitPoint::JobNoted.reached();
         let upper = draft.join("u");
         // The file system's clock, which is the one that stamps what the script writes.
         let note = draft.join(JOB_FILE);
@@ -27,6 +30,7 @@ impl Worker<'_> {
         let root = lower.lookup(b"").map_err(|error| library("read listings", error))?;
         dress_root(&upper, root.as_ref(), self.setting.ids)?;
         let code = self.in_sandbox(&job, &draft, &lower, output)?;
+        CommitPoint::ScriptEnded.reached();
         if code != 0 {
             return Ok(Answer::RunFailed { code });
         }

@@ -9,6 +9,7 @@ use nix::mount::{MsFlags, mount};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid, chmodat, chownat};
 
 use crate::action::{Attributes, Ids};
+use crate::commit_point::CommitPoint;
 use crate::digest::{Chain, TreeDigest};
 use crate::listing::{Entry, Kind, Time, apply, join, order, tree_digest};
 use crate::place;
@@ -34,6 +35,7 @@ impl Worker<'_> {
         for path in [&directory, &view] {
             fs::create_dir(path).map_err(|error| failed("create", path, error))?;
         }
+        CommitPoint::StageMade.reached();
         if self.setting.bare {
             // Nothing can be mounted, so the layers are laid over each other in a directory.
             self.store.make_tree(chain)?;
@@ -59,6 +61,7 @@ impl Worker<'_> {
         directory: &Path,
     ) -> Result<TreeDigest, Failure> {
         let mut entries = copy(&within(root, path), &directory.join("t"))?;
+        CommitPoint::LayerImportCopied.reached();
         if self.setting.ids == Ids::Single {
             self.restore_owners(chain, path, &mut entries)?;
         }
@@ -103,7 +106,9 @@ impl Worker<'_> {
 pub(super) fn own(tree: &Path, attributes: &Attributes, time: i64, ids: Ids) -> Result<(), Failure> {
     let mut entries = Vec::new();
     describe(tree, b"", &mut entries)?;
-    finish(tree, entries, &Attributes { mode: None, ..*attributes }, time, ids)
+    finish(tree, entries, &Attributes { mode: None, ..*attributes }, time, ids)?;
+    CommitPoint::ImportOwned.reached();
+    Ok(())
 }
 
 /// Mode, owner and attributes of each entry with the overrides, and the time of all: children before their directory.

@@ -62,9 +62,25 @@ pub fn for_each_store(test: impl Fn(&Space)) {
 pub fn for_each_identity_with_copies(test: impl Fn(&Space)) {
     for identity in identities() {
         eprintln!("as {identity}, with the copy store:");
-        let mut space = Space::of(identity);
-        space.copies = true;
-        test(&space);
+        test(&Space::with_copies(identity));
+    }
+}
+
+/// The same with the users beside each other, one kind of store after the other, of copies too.
+pub fn for_each_identity_at_once(test: impl Fn(&Space) + Sync) {
+    let at_once = |space: fn(Identity) -> Space| {
+        std::thread::scope(|scope| {
+            for identity in identities() {
+                let test = &test;
+                scope.spawn(move || test(&space(identity)));
+            }
+        });
+    };
+    at_once(Space::of);
+    at_once(Space::with_copies);
+    match rustix::process::geteuid().is_root() {
+        true => at_once(Space::on_btrfs),
+        false => super::skipped("the same on btrfs, which only root can mount"),
     }
 }
 
@@ -100,6 +116,13 @@ impl Space {
         space
     }
 
+    /// With a store that copies.
+    pub fn with_copies(identity: Identity) -> Space {
+        let mut space = Space::of(identity);
+        space.copies = true;
+        space
+    }
+
     /// With the roots directory on a btrfs of its own. For root.
     pub fn on_btrfs(identity: Identity) -> Space {
         let mut space = Space::of(identity);
@@ -112,6 +135,15 @@ impl Space {
     /// The btrfs that layers lie on.
     pub fn volume(&self) -> Option<&Volume> {
         self.volume.as_ref()
+    }
+
+    /// The kind of store.
+    pub fn kind(&self) -> &'static str {
+        match self.volume {
+            Some(_) => "btrfs",
+            None if self.copies => "copy",
+            None => "overlay",
+        }
     }
 
     /// Whether there is anything in the roots directory.

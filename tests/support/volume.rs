@@ -1,4 +1,4 @@
-//! A btrfs file system in a loop file, for as long as it is held.
+//! File systems in loop files, for as long as they are held.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::Command;
 /// What a store needs at most in a test; the file is sparse.
 const BYTES: u64 = 16 << 30;
 
-/// See the module's header.
+/// One of btrfs.
 pub struct Volume {
     image: PathBuf,
     /// Where it is mounted.
@@ -54,6 +54,33 @@ impl Drop for Volume {
         let _ = Command::new("umount").arg("-l").arg(&self.path).output();
         let _ = fs::remove_file(&self.image);
         let _ = fs::remove_dir(&self.path);
+    }
+}
+
+/// One of ext4, small enough to be filled.
+pub struct SmallDisk {
+    image: PathBuf,
+    /// Where it is mounted.
+    pub path: PathBuf,
+}
+
+impl SmallDisk {
+    /// Makes it beside `path`, a directory, and mounts it there. For root.
+    pub fn create(path: PathBuf, bytes: u64, inodes: u32) -> SmallDisk {
+        let image = path.with_extension("img");
+        File::create(&image).unwrap().set_len(bytes).unwrap();
+        run("mkfs.ext4", &["-q", "-m", "0", "-N", &inodes.to_string(), image.to_str().unwrap()]);
+        fs::create_dir_all(&path).unwrap();
+        run("mount", &["-o", "loop", image.to_str().unwrap(), path.to_str().unwrap()]);
+        fs::remove_dir(path.join("lost+found")).unwrap();
+        SmallDisk { image, path }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.path).output();
+        let _ = fs::remove_file(&self.image);
     }
 }
 
