@@ -397,3 +397,30 @@ fn a_directory_that_a_layer_does_not_mention_looks_as_beneath() {
     let names: BTreeMap<_, _> = fs::read_dir(top.path()).unwrap().map(|e| (e.unwrap().file_name(), ())).collect();
     assert_eq!(names.len(), 1);
 }
+
+/// The kernel cannot vouch for a path with `..` while something is renamed, whatever it is.
+#[test]
+fn renames_elsewhere_are_no_failure() {
+    if !root("renames_elsewhere_are_no_failure") {
+        return;
+    }
+    let elsewhere = tempfile::tempdir().unwrap();
+    let [one, other] = ["one", "other"].map(|name| elsewhere.path().join(name));
+    std::fs::write(&one, "").unwrap();
+    let mut archive = Archive::new().file("d/x", "").file("e/x", "").symlink("l", "d/../e/../d/../e");
+    for number in 0..3000 {
+        archive = archive.file(format!("d/{number}"), "").file(format!("l/{number}"), "");
+    }
+    let archive = archive.end();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                std::fs::rename(&one, &other).and_then(|()| std::fs::rename(&other, &one)).unwrap();
+            }
+        });
+        let unpacked = Unpacked::of(&archive[..], Whiteouts::Literal);
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(unpacked.unwrap_or_else(|failure| panic!("{failure:?}")).path("e/2999").exists());
+    });
+}

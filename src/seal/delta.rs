@@ -11,11 +11,12 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags, openat, openat2};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags, openat};
 
 use crate::action::Ids;
 use crate::listing::{Entry, Kind, Time};
 use crate::room::Room;
+use crate::sys;
 
 /// The mark of an opaque directory in a mount with `userxattr`.
 pub(crate) const OPAQUE: &str = "user.overlay.opaque";
@@ -151,7 +152,7 @@ impl Delta {
     pub fn file(&self, path: &[u8]) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        Ok(File::from(openat2(&self.0, path, flags, Mode::empty(), resolve)?))
+        Ok(File::from(sys::open_resolved(&self.0, path, flags, resolve)?))
     }
 }
 

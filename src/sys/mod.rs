@@ -1,22 +1,45 @@
-//! The system calls that no crate makes safely: the only place for `unsafe`, each with its argument.
+//! The system calls that no crate makes safely, or for good: the only place for `unsafe`, each with its argument.
 
 pub mod btrfs;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::ptr;
 
 use memmap2::Mmap;
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
 use nix::unistd::{ForkResult, Pid};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
+use rustix::path::Arg;
 
 /// Maps a file that nobody writes any more.
 pub fn map(file: &File) -> io::Result<Mmap> {
     // SAFETY: the files mapped here (listings) are written once under another name or descriptor, are immutable from
     // then on, and lie in directories that only their owner can write. Their text is never trusted to be valid.
     unsafe { Mmap::map(file) }
+}
+
+/// How often [`open_resolved`] tries: more often than others can be in the way.
+const TRIES: usize = 10_000;
+
+/// openat2(2) with `..` allowed. While anybody on the machine renames or mounts something the kernel may be unable to
+/// say that a path stays where it must, and asks to be asked again.
+pub fn open_resolved(
+    at: impl AsFd,
+    path: impl Arg + Copy,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> io::Result<OwnedFd> {
+    let mut tries = 0;
+    loop {
+        match openat2(&at, path, flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN) if tries < TRIES => tries += 1,
+            other => return Ok(other?),
+        }
+    }
 }
 
 /// Which of the two processes came back from [`fork`].

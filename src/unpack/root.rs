@@ -10,11 +10,12 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, openat, openat2, statat, unlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, openat, statat, unlinkat};
 use rustix::io::Errno;
 
 use crate::seal::Marks;
 use crate::store::trash::remove_tree;
+use crate::sys;
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -51,7 +52,7 @@ impl Root {
             Some((last, fd)) if last == path => Ok(fd.clone()),
             _ => {
                 let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-                let fd = Rc::new(openat2(&*self.root, path, DIRECTORY, Mode::empty(), resolve)?);
+                let fd = Rc::new(sys::open_resolved(&*self.root, path, DIRECTORY, resolve)?);
                 self.last = Some((path.to_vec(), fd.clone()));
                 Ok(fd)
             }

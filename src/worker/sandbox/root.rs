@@ -8,12 +8,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, open};
 
 use super::ground::{Ground, Mount, Place};
 use super::step::{During, machine_fault};
 use super::{Sandbox, kernel};
 use crate::action::Ids;
+use crate::sys;
 use crate::worker::message::Failure;
 
 /// mount(2) takes its options in one page.
@@ -196,10 +197,10 @@ fn fill_dev(dev: &Path, ids: Ids) -> io::Result<()> {
 }
 
 /// Opens a path of the sandbox for use as a mount point; links can not lead out of it.
-fn find(root: &impl AsFd, path: &Path) -> rustix::io::Result<OwnedFd> {
+fn find(root: &impl AsFd, path: &Path) -> io::Result<OwnedFd> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+    sys::open_resolved(root, path, OFlags::PATH | OFlags::CLOEXEC, resolve)
 }
 
 /// The name under which mount(2) takes an open descriptor.
