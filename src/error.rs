@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::check::Need;
+use crate::need::Need;
 use crate::room::{self, Room};
 
 /// The result of nearly every function here.

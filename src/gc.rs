@@ -10,7 +10,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytesize::ByteSize;
 
-use crate::check::Need;
 use crate::cli::options::Directories;
 use crate::commit_point::CommitPoint;
 use crate::database::{CacheRow, Database, Orphaned, must_exist, open_existing};
@@ -99,7 +98,7 @@ impl Gc<'_> {
         self.holder.prepare()?;
         match self.holder.submit(job, vec![])?.wait()? {
             Answer::Done => Ok(()),
-            Answer::Failed(failure) => Err(Need::error(&failure, self.directories.written())),
+            Answer::Failed(failure) => Err(failure.error(self.directories.written())),
             other => Err(Error::Machine(format!("a worker answered out of turn: {other:?}"))),
         }
     }

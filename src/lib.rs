@@ -25,6 +25,7 @@ pub mod inputs;
 pub mod inspect;
 pub mod listing;
 pub mod load;
+pub mod need;
 pub mod oci;
 pub mod pins;
 pub mod place;

@@ -21,7 +21,6 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::check::Need;
 use crate::cli::options::Directories;
 use crate::database::Database;
 use crate::digest::DiffId;
@@ -171,7 +170,7 @@ impl Verify<'_> {
     fn job(&self, job: Job, descriptors: Vec<OwnedFd>) -> Result<Answer> {
         self.holder.prepare()?;
         match self.holder.submit(job, descriptors)?.wait()? {
-            Answer::Failed(failure) => Err(Need::error(&failure, self.directories.written())),
+            Answer::Failed(failure) => Err(failure.error(self.directories.written())),
             answer => Ok(answer),
         }
     }

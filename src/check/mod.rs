@@ -2,7 +2,6 @@
 //!
 //! Everything is tried in a directory beside the store, which is gone afterwards; the store itself is only looked at.
 
-mod need;
 mod show;
 
 use std::fs;
@@ -15,7 +14,7 @@ use crate::place::{RootsDir, StackerDir};
 use crate::sys::btrfs as ioctl;
 use crate::worker::message::{Answer, Job, Probed};
 
-pub use need::Need;
+use crate::need::Need;
 pub use show::Report;
 
 /// Less free room than this is too little for any build.

@@ -324,7 +324,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
                 error => eprintln!("error: {}", printable(&error.to_string())),
             }
             if let Some(full) = error.full() {
-                eprintln!("the disk is full: {full} ({})", crate::check::Need::Space.mend());
+                eprintln!("the disk is full: {full} ({})", crate::need::Need::Space.mend());
             }
             error.exit_code()
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 
-use crate::check::Need;
+use crate::need::Need;
 use crate::room::Room;
 
 /// What the machine counted before a run, and what the script said of it.

@@ -17,7 +17,6 @@ use crate::resolve::{HostTree, Resolver};
 use super::Execution;
 use super::questions::changed_files;
 use super::site::Site;
-use super::step::StepEnd;
 
 /// How often a layer is decided anew.
 const RETRIES: usize = 3;
@@ -40,15 +39,15 @@ pub enum Changed {
 }
 
 /// The tar base is another one.
-pub(super) fn base(site: &Site, path: &Path) -> Result<StepEnd> {
+pub(super) fn base(site: &Site, path: &Path) -> Result<Changed> {
     match look(site, path)?.root().kind {
-        Kind::File { content, .. } => Ok(StepEnd::SourceChanged(Changed::Base(content))),
+        Kind::File { content, .. } => Ok(Changed::Base(content)),
         _ => Err(Error::Build(format!("the tar base {} is not a file", path.display()))),
     }
 }
 
 /// An import is no longer `assumed`.
-pub(super) fn import(site: &Site, path: &Path, import: usize, assumed: TreeDigest) -> Result<StepEnd> {
+pub(super) fn import(site: &Site, path: &Path, import: usize, assumed: TreeDigest) -> Result<Changed> {
     let found = look(site, path)?;
     let (tree, kind) = (found.digest, inputs::tree_kind(&found));
     // None where it is by now what it was before.
@@ -57,7 +56,7 @@ pub(super) fn import(site: &Site, path: &Path, import: usize, assumed: TreeDiges
         Some(file) if !file.path.is_empty() => path.join(file.path),
         _ => path.to_path_buf(),
     };
-    Ok(StepEnd::SourceChanged(Changed::Import { import, tree, kind, file }))
+    Ok(Changed::Import { import, tree, kind, file })
 }
 
 /// Without a stat list: one has just vouched for what is not there, or may have.

@@ -12,7 +12,6 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 
 use crate::action::Attributes;
-use crate::check::Need;
 use crate::cli::options::Directories;
 use crate::commit_point::CommitPoint;
 use crate::database::{Database, LayerInfo};
@@ -136,7 +135,7 @@ impl Site {
 
     /// The machine failed a job.
     pub fn fault(&self, failure: &Failure) -> Error {
-        Need::error(failure, [&*self.stacker.0, &*self.roots.0])
+        failure.error([&*self.stacker.0, &*self.roots.0])
     }
 
     /// Twelve characters that nobody else uses.

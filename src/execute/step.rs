@@ -7,13 +7,13 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use crate::action::Kind;
-use crate::check::Need;
 use crate::commit_point::CommitPoint;
 use crate::decide::{Run, StepKind};
 use crate::digest::{ChainId, ContentDigest, DiffId, Key, TreeDigest};
 use crate::error::{At, Error, Result};
 use crate::graph::{Node, NodeBase, NodeSource};
 use crate::holder::Tier;
+use crate::need::Need;
 use crate::progress::Event;
 use crate::worker::message::{Answer, Job, RunJob, Sealed};
 
@@ -88,7 +88,7 @@ fn unpack(site: &Site, node: &Node, content: ContentDigest) -> Result<StepEnd, L
             warn(site, node, &sealed);
             Ok(StepEnd::Sealed(sealed))
         }
-        Ok(None) => Ok(changed::base(site, path)?),
+        Ok(None) => Ok(StepEnd::SourceChanged(changed::base(site, path)?)),
         Err(Error::Build(message)) => Err(Error::Build(format!("{}: {message}", path.display())).into()),
         Err(other) => Err(other.into()),
     }
@@ -107,7 +107,7 @@ fn import(
     let name = match &node.imports[index].source {
         NodeSource::Host { path, .. } => match site.stage_host(path, tree, attributes, run.action.time)? {
             Some(name) => name,
-            None => return Ok(changed::import(site, path, index, tree)?),
+            None => return Ok(StepEnd::SourceChanged(changed::import(site, path, index, tree)?)),
         },
         NodeSource::Layer { .. } => site.stage_layer(&run.sources[&index], tree, attributes, run.action.time, blobs)?,
     };
@@ -169,7 +169,10 @@ pub(super) fn run_job(
             NodeSource::Host { path, .. } => {
                 match site.have_host_import(path, mount.tree, mount.attributes, run.action.time)? {
                     Some(name) => name,
-                    None => return Ok(Err(changed::import(site, path, index, mount.tree)?)),
+                    None => {
+                        let changed = changed::import(site, path, index, mount.tree)?;
+                        return Ok(Err(StepEnd::SourceChanged(changed)));
+                    }
                 }
             }
             NodeSource::Layer { .. } => {

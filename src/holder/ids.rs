@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::action::Ids;
-use crate::check::Need;
 use crate::error::{At, Error, Result};
+use crate::need::Need;
 
 /// How many ids an image may use.
 pub const IDS: u32 = 65_536;

@@ -29,9 +29,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::action::Ids;
-use crate::check::Need;
 use crate::commit_point::CommitPoint;
 use crate::error::{At, Error, Result};
+use crate::need::Need;
 use crate::place::{RootsDir, StackerDir};
 use crate::store::{self, Known, StoreKind};
 use crate::sys::{Fork, fork};

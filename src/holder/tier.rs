@@ -4,8 +4,8 @@ use std::fmt;
 
 use super::ids::{IdMap, Tier};
 use crate::action::Ids;
-use crate::check::Need;
 use crate::error::{Error, Result};
+use crate::need::Need;
 
 /// A sandbox that is less than it could be.
 #[derive(Clone, Debug)]

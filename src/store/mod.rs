@@ -10,14 +10,13 @@ pub mod boot;
 mod btrfs;
 mod copy;
 mod identity;
+pub mod kind;
 mod merge;
 mod overlay;
 pub mod trash;
 
 use std::io;
 use std::path::{Path, PathBuf};
-
-use serde::{Deserialize, Serialize};
 
 use crate::commit_point::CommitPoint;
 use crate::digest::{Chain, ChainId, DiffId};
@@ -28,24 +27,12 @@ use crate::worker::message::Failure;
 
 pub use btrfs::is_btrfs;
 pub use identity::{Identity, Known, is_damaged, open as open_identity};
+pub use kind::StoreKind;
 pub use merge::{copy, like};
 
 /// So many deltas are stacked before a tree is made beneath the next: their names fit into the one page that mount(2)
 /// takes, with room for the skeleton.
 pub const MAX_DELTAS: usize = 60;
-
-/// The kinds of store.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StoreKind {
-    /// Stacks of deltas, on any file system that overlayfs can write to.
-    #[default]
-    Overlay,
-    /// A snapshot for each layer that runs build on.
-    Btrfs,
-    /// A copy for each run.
-    Copy,
-}
 
 /// What a layer's files are collected for.
 #[derive(Clone, Copy, Debug)]
@@ -92,23 +79,6 @@ pub fn of(kind: StoreKind) -> &'static dyn SnapshotStore {
         StoreKind::Overlay => &overlay::Overlay,
         StoreKind::Btrfs => &btrfs::Btrfs,
         StoreKind::Copy => &copy::Copy,
-    }
-}
-
-impl StoreKind {
-    /// The kind that [`Display`](std::fmt::Display) writes so.
-    pub fn from_word(word: &str) -> Option<StoreKind> {
-        [StoreKind::Overlay, StoreKind::Btrfs, StoreKind::Copy].into_iter().find(|kind| kind.to_string() == word)
-    }
-}
-
-impl std::fmt::Display for StoreKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        f.write_str(match self {
-            StoreKind::Overlay => "overlay",
-            StoreKind::Btrfs => "btrfs",
-            StoreKind::Copy => "copy",
-        })
     }
 }
 

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::action::{Attributes, Ids, Network};
-use crate::check::Need;
 use crate::digest::{BlobDigest, Chain, ChainId, ContentDigest, DiffId, TreeDigest};
 use crate::listing::Time;
-use crate::store::StoreKind;
+use crate::need::Need;
+use crate::store::kind::StoreKind;
 
 /// How the machine lets stacker work: the same for all jobs of a build.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

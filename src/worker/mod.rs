@@ -7,6 +7,7 @@
 mod check;
 mod hashed;
 mod import;
+mod lack;
 mod layers;
 pub mod message;
 mod probe;
@@ -22,10 +23,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, openat};
 
-use crate::check::Need;
 use crate::commit_point::CommitPoint;
 use crate::digest::{Chain, ChainId, DiffId};
 use crate::listing::{Listing, Stack};
+use crate::need::Need;
 use crate::place;
 use crate::room::Room;
 use crate::seal::Form;
@@ -135,7 +136,7 @@ impl Worker<'_> {
 fn or_nothing<T>(draft: &str, sealed: Result<T, Failure>) -> Result<T, Failure> {
     sealed.map_err(|mut failure| {
         // Before there is room again.
-        if let (Some(Need::Space), Some(room)) = (Need::behind(&failure), Room::of(Path::new("."))) {
+        if let (Some(Need::Space), Some(room)) = (failure.lack(), Room::of(Path::new("."))) {
             failure.message += &format!(" ({} left then)", room.left());
         }
         // The failure that there is says more than another one; what stays is swept with the drafts.

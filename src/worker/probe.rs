@@ -11,8 +11,8 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::waitpid;
 
 use crate::action::{Ids, Network};
-use crate::check::Need;
 use crate::listing::Stack;
+use crate::need::Need;
 use crate::seal::Marks;
 use crate::sys::{self, Fork};
 

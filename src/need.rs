@@ -1,14 +1,8 @@
 //! What a build needs of the machine: one list, from which `stacker check` and the errors of builds both speak.
 
 use std::fs;
-use std::path::Path;
 
-use nix::libc;
 use serde::{Deserialize, Serialize};
-
-use crate::error::Error;
-use crate::room::Room;
-use crate::worker::message::Failure;
 
 /// Something that the machine has or lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,38 +112,6 @@ impl Need {
     /// The sentence about one that is lacking: what was seen, what it is needed for, and what mends it.
     pub fn lacking(self, found: &str) -> String {
         format!("{}: {found}; needed for {}. To mend it: {}", self.name(), self.needed_for(), self.mend())
-    }
-
-    /// Whose lack a job's failure shows, if it is one of these.
-    pub fn behind(failure: &Failure) -> Option<Need> {
-        let denied = failure.errno == Some(libc::EPERM) || failure.errno == Some(libc::EACCES);
-        let refused = denied || failure.errno == Some(libc::EINVAL) || failure.errno == Some(libc::ENODEV);
-        let full = failure.errno == Some(libc::ENOSPC) || failure.errno == Some(libc::EDQUOT);
-        match failure.step.as_str() {
-            "mount overlay" if refused || failure.errno == Some(libc::EOPNOTSUPP) => Some(Need::Overlay),
-            "mount /proc" if denied => Some(Need::Proc),
-            // Of namespaces it says that there are as many as there may be.
-            step if (denied || full) && step.starts_with("unshare ") => Some(Need::UserNamespace),
-            _ if full => Some(Need::Space),
-            _ => None,
-        }
-    }
-
-    /// The error that a job of the machine's fault is; the job wrote to these directories.
-    pub fn error<'a>(failure: &Failure, written: impl IntoIterator<Item = &'a Path>) -> Error {
-        let what = format!("{}: {}", failure.step, failure.message);
-        // Overlayfs makes a directory to mount; but there may also be as many mounts as the kernel lets be.
-        let mounts = failure.step.starts_with("mount ");
-        match (Need::behind(failure), Room::least(written)) {
-            (Some(Need::Space), Some(room)) if mounts && !room.is_out() => {
-                Error::Machine(format!("{what} (there is room: are there too many mounts, see fs.mount-max?)"))
-            }
-            (Some(Need::Space), Some(room)) => {
-                Error::Lacking(Need::Space, format!("{what}; the disk is full: {}", room.told(failure.errno)))
-            }
-            (Some(need), _) => Error::Lacking(need, what),
-            (None, _) => Error::Machine(what),
-        }
     }
 }
 
