@@ -192,7 +192,11 @@ fn work(mut job: File, descriptors: Vec<OwnedFd>, ground: &Ground, answer: File)
         }),
     };
     CommitPoint::JobDone.reached();
-    respond(answer, &result)
+    // What is left to do must not be cut short by the build's end, which waits for it.
+    let _ = set_signal_action(Signal::SIGTERM, SigHandler::SigIgn);
+    let code = respond(answer, &result);
+    worker::remove_what_waits();
+    code
 }
 
 fn respond(mut pipe: File, answer: &Answer) -> i32 {

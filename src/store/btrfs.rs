@@ -93,7 +93,8 @@ impl SnapshotStore for Btrfs {
             keep(&upper, &target)?;
         }
         CommitPoint::DeltaNamed.reached();
-        trash::remove_path(draft)
+        trash::remove_later(draft);
+        Ok(())
     }
 
     fn make_tree(&self, chain: &Chain) -> Result<(), Failure> {

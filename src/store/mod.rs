@@ -66,7 +66,7 @@ pub trait SnapshotStore: Sync {
     /// import in the same subvolume as `imports`.
     fn new_draft(&self, name: &str, purpose: Purpose) -> Result<PathBuf, Failure>;
 
-    /// Makes the sealed `u` of a draft the delta on top of `parent`, and removes the draft. `listing` is the delta's.
+    /// Makes the sealed `u` of a draft the delta on top of `parent`; the draft goes with the job. `listing` is the delta's.
     fn keep_delta(&self, draft: &Path, parent: ChainId, diff_id: DiffId, listing: &Listing) -> Result<(), Failure>;
 
     /// Makes the tree of a chain. Its cost follows the deltas above the nearest tree.
@@ -125,7 +125,8 @@ fn plain_draft(name: &str) -> Result<PathBuf, Failure> {
 fn keep_plain_delta(draft: &Path, id: &ChainId) -> Result<(), Failure> {
     keep(&draft.join("u"), &delta(id))?;
     CommitPoint::DeltaNamed.reached();
-    trash::remove_path(draft)
+    trash::remove_later(draft);
+    Ok(())
 }
 
 /// Gives a finished directory its name. Where that is taken, another one made the same: that one stays, since runs may

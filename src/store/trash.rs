@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
@@ -18,6 +19,9 @@ use crate::worker::message::Failure;
 use super::{btrfs, failed};
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// What this process, which does one job, removes at its end.
+static LATER: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Removes directories beneath the roots directory; those that are not there are no error. Each gets out of the way at
 /// once, and is then taken apart in the trash.
@@ -49,6 +53,17 @@ pub fn remove_path(path: &Path) -> Result<(), Failure> {
         }
         None => Ok(()),
     }
+}
+
+/// Removes one of them when the job's answer is given: nobody has to wait for that, and removing takes long on a busy disk.
+pub fn remove_later(path: &Path) {
+    LATER.lock().unwrap_or_else(|broken| broken.into_inner()).push(path.to_path_buf());
+}
+
+/// Removes them. What fails stays in `drafts/` or `trash/`, where gc finds it: the answer is given.
+pub fn remove_what_waits() {
+    let waiting = std::mem::take(&mut *LATER.lock().unwrap_or_else(|broken| broken.into_inner()));
+    waiting.iter().for_each(|path| drop(remove_path(path)));
 }
 
 /// Where it is now, if something is left to remove.

@@ -31,6 +31,7 @@ use crate::place;
 use crate::room::Room;
 use crate::seal::Form;
 use crate::seal::failure::{library, machine};
+pub use crate::store::trash::remove_what_waits;
 use crate::store::{self, Purpose, SnapshotStore, failed, trash};
 use message::{Answer, Failure, Job, Sealed, Setting};
 pub use probe::{in_a_fork, own_proc, takes_uppers};
@@ -127,7 +128,10 @@ impl Worker<'_> {
                 let listing = Listing::from_file(listing).map_err(|error| library("read a listing", error))?;
                 self.store.keep_delta(draft, parent, diff_id, &listing)
             }
-            None => trash::remove_path(draft),
+            None => {
+                trash::remove_later(draft);
+                Ok(())
+            }
         }
     }
 }
