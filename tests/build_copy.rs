@@ -5,7 +5,10 @@ mod support;
 use std::fs;
 
 use support::archive::{Archive, Member};
+use support::identity::identities;
+use support::skipped;
 use support::space::{Space, for_each_identity_with_copies};
+use support::volume::SmallDisk;
 
 /// Changes of all kinds to a base that has /etc; each is one layer.
 const CHANGES: [&str; 17] = [
@@ -75,4 +78,31 @@ fn layers_are_those_of_other_stores() {
         space.build(&[]).built(&[]);
         space.stacker(&["cache", "verify", "--deep"]).ends_with(0);
     });
+}
+
+/// A copy that a disk has no room for goes at once.
+#[test]
+fn a_disk_too_small_for_a_copy() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped("only root can mount a small file system: that a copy finds no room is not tested");
+    }
+    for identity in identities() {
+        let space = Space::with_copies(identity);
+        let disk = SmallDisk::create(space.roots_dir(), 16 << 20, 4096);
+        space.give(&disk.path);
+        space.stackerfile("one: {from: {type: built, tag: base}, run: 'true'}\n");
+        space.build(&["base"]);
+        let filler = disk.path.join("filler");
+        // All but half of what a copy needs.
+        let program = fs::metadata("/bin/busybox").unwrap().len();
+        let free = rustix::fs::statvfs(&disk.path).unwrap();
+        let size = free.f_bavail * free.f_frsize - program / 2;
+        rustix::fs::fallocate(fs::File::create(&filler).unwrap(), rustix::fs::FallocateFlags::empty(), 0, size)
+            .unwrap();
+        let run = space.stacker(&["build"]).ends_with(3);
+        run.says("the disk is full").says(&format!("file system of {}", disk.path.display())).says("stacker gc");
+        assert_eq!(fs::read_dir(disk.path.join("drafts")).unwrap().count(), 0, "{run}");
+        fs::remove_file(&filler).unwrap();
+        space.build(&[]).built(&["one"]);
+    }
 }

@@ -16,7 +16,7 @@ use crate::place;
 use crate::seal::{Form, Marks};
 use crate::worker::message::Failure;
 
-use super::{Purpose, SnapshotStore, keep_plain_delta, merge, nearest_tree, plain_draft, stacked};
+use super::{Purpose, SnapshotStore, keep_plain_delta, merge, nearest_tree, plain_draft, stacked, trash};
 
 /// See the module's header.
 pub struct Copy;
@@ -40,7 +40,10 @@ impl SnapshotStore for Copy {
         if let Purpose::Run(base) = purpose
             && !base.0.is_empty()
         {
-            merge::copy(&place::tree(&base.id()), &draft.join("u"))?;
+            merge::copy(&place::tree(&base.id()), &draft.join("u")).inspect_err(|_| {
+                // It may be what fills the disk. The failure that there is says more than another one.
+                let _ = trash::remove_path(&draft);
+            })?;
         }
         Ok(draft)
     }
