@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::fs::inotify::{self, WatchFlags};
 use stacker::action::Kind;
@@ -52,10 +53,20 @@ fn build_until_durable(space: &Space, telephone: &TcpListener) -> (Child, std::n
     let child = space.command(&["build"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let (call, _) = telephone.accept().unwrap();
     records.wait();
-    let log = Watch::new(&space.stacker_dir(), "stacker.db-wal", WatchFlags::MODIFY);
     // The rows come last.
-    log.wait();
+    let begun = Instant::now();
+    while unsynced(space) > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the rows are not marked");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     (child, call)
+}
+
+/// Results that are not known to be on disk.
+fn unsynced(space: &Space) -> i64 {
+    let database = rusqlite::Connection::open(space.stacker_dir().join("stacker.db")).unwrap();
+    let count = "SELECT count(*) FROM result WHERE unsynced IS NOT NULL";
+    database.query_row(count, [], |row| row.get(0)).unwrap()
 }
 
 fn is_kept(space: &Space, script: &str) -> bool {
