@@ -127,7 +127,10 @@ impl Setup {
             return Ok(());
         }
         if self.done.is_empty() {
-            return remove_if_there(&path);
+            remove_if_there(&path)?;
+            // Unless somebody has put something there.
+            let _ = fs::remove_dir(HOME);
+            return Ok(());
         }
         fs::create_dir_all(HOME).at("create", HOME)?;
         let text = serde_json::to_vec_pretty(&self.done).map_err(std::io::Error::from).at("encode", &path)?;
