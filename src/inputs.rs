@@ -229,6 +229,7 @@ fn import_input(import: &crate::graph::NodeImport, trees: &HashMap<PathBuf, Arc<
         basename: path.rsplit('/').next().unwrap_or_default().to_owned(),
         contents,
         dest: import.import.dest.clone(),
+        seen_in: import.import.seen_in(),
         attributes: import.import.attributes,
     }
 }

@@ -47,6 +47,9 @@ struct Layer {
     from: From,
     /// Files for the build; those with `dest` become part of the image.
     imports: Option<Imports>,
+    /// The old spelling of `imports`: the files are in `/stacker` too. Not together with `imports`.
+    #[schemars(extend("deprecated" = true))]
+    import: Option<Imports>,
     /// The script, run by `/bin/sh -xe` or by its own `#!` line. A list is joined by line feeds.
     run: Option<Lines>,
     /// Variables of `run` only.

@@ -147,6 +147,16 @@ fn imports_have_many_forms() {
 }
 
 #[test]
+fn the_old_import_has_the_forms_of_imports() {
+    for (text, count) in [("import: a/b", 1), ("import: [a, {path: stacker://l/b, hash: }]", 2), ("import:", 0)] {
+        let imports = layer(text).imports;
+        assert_eq!(imports.len(), count, "{text}");
+        assert!(imports.iter().all(|import| import.seen_in() == ["/stacker/imports", "/stacker"]), "{text}");
+    }
+    assert_eq!(layer("import: [{path: a, dest: /b}]").imports[0].seen_in(), [""; 0]);
+}
+
+#[test]
 fn relative_bases_lie_beside_the_file_or_in_the_working_directory() {
     let text = "a: {from: {type: oci, url: 'both:1.0'}}\nb: {from: {type: tar, url: here.tar}}\n\
                 c: {from: {type: docker, url: 'oci:nowhere'}}\nd: {from: {type: docker, url: 'oci:/abs:x:y'}}\n";

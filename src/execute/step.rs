@@ -163,7 +163,8 @@ pub(super) fn run_job(
         return Err(Error::Lacking(Need::UserNamespace, why).into());
     }
     let mut staged = Vec::new();
-    let mounted = node.imports.iter().enumerate().filter(|(_, import)| import.import.dest.is_none());
+    // In the order of the action's mounts.
+    let mounted = node.imports.iter().enumerate().flat_map(|it| it.1.import.seen_in().iter().map(move |_| it));
     for ((index, import), mount) in mounted.zip(mounts) {
         let name = match &import.source {
             NodeSource::Host { path, .. } => {

@@ -25,6 +25,8 @@ static NAME: LazyLock<Regex> = LazyLock::new(|| {
 pub(super) struct Draft {
     pub base: Option<Base>,
     pub imports: Vec<Import>,
+    /// Of the name of the directive that they stand in.
+    pub imports_span: Option<Range<usize>>,
     pub run: Option<String>,
     pub build_env: BTreeMap<String, String>,
     pub build_env_passthrough: Vec<Regex>,

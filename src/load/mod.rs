@@ -19,5 +19,5 @@ mod yaml;
 pub use directives::{Support, directives};
 pub use files::{Loaded, load};
 pub use find::find;
-pub use model::{Base, ImageSettings, Import, Layer, Place, Source, Stackerfile};
+pub use model::{Base, ImageSettings, Import, Layer, Place, Source, Stackerfile, Written};
 pub use options::{Options, read_substitute_file};

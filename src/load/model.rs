@@ -88,9 +88,11 @@ pub enum Base {
     Scratch,
 }
 
-/// One entry of `imports`.
+/// One entry of `imports` or `import`.
 #[derive(Clone, Debug)]
 pub struct Import {
+    /// In which of the two it stands.
+    pub written: Written,
     /// Of the path.
     pub place: Place,
     /// Where it comes from.
@@ -101,6 +103,26 @@ pub struct Import {
     pub attributes: Attributes,
     /// sha256 that a file must have.
     pub hash: Option<[u8; 32]>,
+}
+
+/// The directive that an import stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// `imports`.
+    Imports,
+    /// `import`, the old spelling.
+    Import,
+}
+
+impl Import {
+    /// The directories in which it is seen during a run, each under its own name. None: it has a `dest`.
+    pub fn seen_in(&self) -> &'static [&'static str] {
+        match (&self.dest, self.written) {
+            (Some(_), _) => &[],
+            (None, Written::Imports) => &["/stacker/imports"],
+            (None, Written::Import) => &["/stacker/imports", "/stacker"],
+        }
+    }
 }
 
 /// Where an import comes from.
