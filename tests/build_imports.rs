@@ -205,6 +205,7 @@ fn nothing_to_do_opens_no_imported_file() {
         "
 app:
   from: {type: built, tag: base}
+  overlay_dirs: [{source: dir, dest: /over}]
   imports: [f, {path: dir, dest: /dir}]
   run: cat /stacker/imports/f
 ",

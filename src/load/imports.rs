@@ -138,7 +138,8 @@ fn source(reader: &Reader, path: &str) -> Result<Source, String> {
     }
 }
 
-fn dest(reader: &mut Reader, node: &Node) -> Option<String> {
+/// An absolute path in the image.
+pub(super) fn dest(reader: &mut Reader, node: &Node) -> Option<String> {
     let text = reader.text("`dest`", node)?;
     if !text.starts_with('/') {
         reader.error(&node.span, format!("`dest` must be absolute, not `{text}`"));

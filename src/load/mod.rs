@@ -12,6 +12,7 @@ mod imports;
 mod layer;
 mod model;
 mod options;
+mod overlay_dirs;
 mod reader;
 mod substitute;
 mod yaml;

@@ -1,4 +1,4 @@
-//! `dest` imports: a staged tree becomes a layer of its own.
+//! `dest` imports and `overlay_dirs`: a staged tree becomes a layer of its own.
 
 use std::fs;
 use std::path::Path;
