@@ -114,6 +114,28 @@ fn an_image_may_consist_of_a_directory() {
 }
 
 #[test]
+fn every_kind_of_sandbox_keeps_the_same_modes() {
+    for_each_identity(|space| {
+        for name in ["dir/tool", "dir/closed/f", "dir/secret"] {
+            space.write(name, name);
+        }
+        for (name, mode) in [("dir/tool", 0o6755), ("dir/secret", 0o400), ("dir/closed", 0o3555), ("dir", 0o555)] {
+            chmod(space, name, mode);
+        }
+        space.stackerfile("app: {from: {type: built, tag: base}, overlay_dirs: [{source: dir, dest: /opt/dir}]}\n");
+        let of = |kind: &str| {
+            let run = space.build(&["--sandbox", kind]);
+            space.build(&["--sandbox", kind]).built(&[]);
+            space.stacker(&["--sandbox", kind, "clean", "--all"]).ends_with(0);
+            run.layer("app").diff_ids
+        };
+        let full = of("full");
+        assert_eq!(of("single-id"), full);
+        assert_eq!(of("none"), full);
+    });
+}
+
+#[test]
 fn an_edit_of_a_mode_alone_counts_here_and_not_for_imports() {
     for_each_identity(|space| {
         space.write("dir/f", "file");

@@ -1,6 +1,8 @@
 //! `dest` imports and `overlay_dirs`: a staged tree becomes a layer of its own.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use crate::action::Ids;
@@ -35,13 +37,13 @@ impl Worker<'_> {
         let source = staged(name);
         if dest.is_empty() {
             fs::remove_dir(&upper).map_err(|error| failed("remove", &upper, error))?;
-            fs::rename(&source, &upper).map_err(|error| failed("rename", &source, error))?;
+            rename(&source, &upper).map_err(|error| failed("rename", &source, error))?;
             dress_root(&upper, root.as_ref(), ids)?;
             keep_known(&upper, b"", &lower.root(), ids)?;
         } else {
             dress_root(&upper, root.as_ref(), ids)?;
             let place = place(&upper, dest, &lower.root(), time, ids)?;
-            fs::rename(&source, within(&upper, dest)).map_err(|error| machine("import", dest, error))?;
+            rename(&source, &within(&upper, dest)).map_err(|error| machine("import", dest, error))?;
             let known = place.filter(|view| view.exists());
             if let Some(view) = known {
                 keep_itself(&upper, dest, &view, ids)?;
@@ -55,6 +57,17 @@ impl Worker<'_> {
         self.keep_delta(&draft, parent.id(), &sealed, listing)?;
         Ok(sealed)
     }
+}
+
+/// Who is not root may move only directories that they can write to.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    let looks = from.symlink_metadata()?;
+    if !looks.is_dir() || looks.mode() & 0o200 != 0 {
+        return fs::rename(from, to);
+    }
+    fs::set_permissions(from, Permissions::from_mode(looks.mode() | 0o200))?;
+    fs::rename(from, to)?;
+    fs::set_permissions(to, looks.permissions())
 }
 
 /// Makes the directories that lead to `dest`, as they are in the base; the directory of the base at `dest` itself.
