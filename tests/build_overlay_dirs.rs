@@ -101,6 +101,28 @@ linked: {from: {type: built, tag: base}, run: ln -s srv /link; mkdir /srv}
 }
 
 #[test]
+fn a_directory_in_the_place_of_a_link_is_told() {
+    for_each_identity(|space| {
+        space.write("over/merged/tool", "tool");
+        space.write("over/sub/inner/x", "x");
+        let app = "
+linked: {from: {type: built, tag: base}, run: ln -s bin /merged; mkdir /sub; ln -s /nowhere /sub/inner}
+app: {from: {type: built, tag: linked}, overlay_dirs: [{source: over}], run: test -f /merged/tool -a ! -e /bin/tool}
+";
+        space.stackerfile(app);
+        let run = space.build(&[]);
+        run.says("app: /merged, a link to bin in the base, is replaced by a directory");
+        run.says("app: /sub/inner, a link to /nowhere in the base, is replaced by a directory");
+        // A place that leads through the link is where it leads to.
+        space.stackerfile(
+            &app.replace("{source: over}", "{source: over/merged, dest: /merged}").replace("! -e /bin", "-e /bin"),
+        );
+        space.build(&[]).says_not("replaced");
+        assert_eq!(space.file("app", "bin/tool").unwrap(), "tool");
+    });
+}
+
+#[test]
 fn an_image_may_consist_of_a_directory() {
     for_each_identity(|space| {
         space.write("root/etc/app.conf", "conf");
