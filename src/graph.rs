@@ -14,6 +14,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use crate::diag::nearest;
 use crate::error::{Error, Result};
 use crate::load::{Import, Layer, Loaded};
+use crate::resolve::HostPath;
 
 /// A layer of the graph. Indexes are in the order of a serial build: whatever a layer needs has a smaller one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,7 +27,7 @@ pub struct Node {
     pub layer: Layer,
     /// `from`.
     pub base: NodeBase,
-    /// `imports`, in order.
+    /// `overlay_dirs` and `imports`, in order.
     pub imports: Vec<NodeImport>,
 }
 
@@ -62,9 +63,9 @@ pub struct NodeImport {
 pub enum NodeSource {
     /// A file or directory of the host.
     Host {
-        /// Absolute, without a trailing slash.
-        path: PathBuf,
-        /// It was written with one.
+        /// Where.
+        at: HostPath,
+        /// It was written with a trailing slash.
         trailing_slash: bool,
     },
     /// A path of another layer.

@@ -20,7 +20,7 @@ use crate::listing::Kind;
 use crate::load::{Base, Loaded, Place};
 use crate::oci::{BaseImage, Layout};
 use crate::place::StackerDir;
-use crate::resolve::{HostTree, Resolver};
+use crate::resolve::{HostPath, HostTree, Resolver};
 
 /// Everything that the layers of a build take from the host.
 pub struct Inputs {
@@ -28,8 +28,8 @@ pub struct Inputs {
     pub layers: Vec<LayerInputs>,
     /// Base images, by (layout, tag, platform).
     pub images: HashMap<LayerIndex, Arc<BaseImage>>,
-    /// Host import trees by path.
-    pub trees: HashMap<PathBuf, Arc<HostTree>>,
+    /// Host import trees.
+    pub trees: HashMap<HostPath, Arc<HostTree>>,
 }
 
 /// What of the command line and the host reaches the inputs.
@@ -102,45 +102,45 @@ fn host_trees(
     scope: &Scope,
     database: &Database,
     diagnostics: &mut Diagnostics,
-) -> Result<HashMap<PathBuf, Arc<HostTree>>> {
+) -> Result<HashMap<HostPath, Arc<HostTree>>> {
     let mut paths = BTreeMap::new();
     for &index in wanted {
         let node = &graph[index];
         if let NodeBase::Tar(path) = &node.base {
-            paths.entry(path.clone()).or_insert_with(|| base_place(node));
+            paths.entry(HostPath::normalised(path.clone())).or_insert_with(|| base_place(node));
         }
         for import in &node.imports {
-            if let NodeSource::Host { path, .. } = &import.source {
-                paths.entry(path.clone()).or_insert_with(|| import.import.place.clone());
+            if let NodeSource::Host { at, .. } = &import.source {
+                paths.entry(at.clone()).or_insert_with(|| import.import.place.clone());
             }
         }
     }
     let resolver = Resolver::new(scope.exclude.clone()).at_most(scope.max_layer_size);
     let mut known = Vec::new();
-    for (path, place) in paths {
+    for (at, place) in paths {
         // The path itself may be missing; the resolver says so.
-        let device = std::fs::symlink_metadata(&path).map(|found| found.dev()).unwrap_or(0);
-        let list = database.stat_list(&path, device)?;
-        known.push((path, place, list));
+        let device = std::fs::symlink_metadata(&at.path).map(|found| found.dev()).unwrap_or(0);
+        let list = database.stat_list(&at.list_path(), device)?;
+        known.push((at, place, list));
     }
     let results: Vec<_> = known
         .into_par_iter()
-        .map(|(path, place, list)| {
-            let resolved = resolver.tree(&path, list.as_deref());
-            (path, place, resolved)
+        .map(|(at, place, list)| {
+            let resolved = resolver.look(&at, list.as_deref());
+            (at, place, resolved)
         })
         .collect();
     let mut trees = HashMap::new();
     let mut lists = Vec::new();
-    for (path, place, resolved) in results {
+    for (at, place, resolved) in results {
         match resolved {
             Ok(resolved) => {
                 if let Some(list) = resolved.stat_list {
-                    lists.push((path.clone(), resolved.device, list));
+                    lists.push((at.list_path(), resolved.device, list));
                 }
                 // For the reasons of later builds.
                 resolved.tree.keep_listing(&scope.stacker)?;
-                trees.insert(path, Arc::new(resolved.tree));
+                trees.insert(at, Arc::new(resolved.tree));
             }
             Err(Error::Build(message)) => diagnostics.push(Diagnostic::error(message).at(place, "")),
             Err(error) => return Err(error),
@@ -191,14 +191,14 @@ fn base_place(node: &Node) -> Place {
 fn layer_inputs(
     index: LayerIndex,
     node: &Node,
-    trees: &HashMap<PathBuf, Arc<HostTree>>,
+    trees: &HashMap<HostPath, Arc<HostTree>>,
     images: &HashMap<LayerIndex, Arc<BaseImage>>,
     scope: &Scope,
 ) -> Result<LayerInputs> {
     let base = match &node.base {
         NodeBase::Scratch => BaseInput::Scratch,
         NodeBase::Built(base) => BaseInput::Built(*base),
-        NodeBase::Tar(path) => BaseInput::Tar(file_content(path, &trees[path])?),
+        NodeBase::Tar(path) => BaseInput::Tar(file_content(path, &trees[&HostPath::normalised(path.clone())])?),
         NodeBase::Oci { .. } => {
             BaseInput::Image(Chain(images[&index].layers.iter().map(|layer| layer.diff_id).collect()))
         }
@@ -212,12 +212,12 @@ fn layer_inputs(
     Ok(LayerInputs { base, platform: node.layer.platform.clone(), imports, run, forced })
 }
 
-fn import_input(import: &crate::graph::NodeImport, trees: &HashMap<PathBuf, Arc<HostTree>>) -> ImportInput {
+fn import_input(import: &crate::graph::NodeImport, trees: &HashMap<HostPath, Arc<HostTree>>) -> ImportInput {
     let (source, path, contents) = match &import.source {
-        NodeSource::Host { path, trailing_slash } => {
-            let tree = &trees[path];
+        NodeSource::Host { at, trailing_slash } => {
+            let tree = &trees[at];
             let source = SourceInput::Host { tree: tree.digest, kind: tree_kind(tree) };
-            (source, path.to_string_lossy().into_owned(), *trailing_slash)
+            (source, at.path.to_string_lossy().into_owned(), *trailing_slash)
         }
         NodeSource::Layer { layer, path } => {
             let source = SourceInput::Layer { layer: *layer, path: path.clone() };
@@ -229,6 +229,7 @@ fn import_input(import: &crate::graph::NodeImport, trees: &HashMap<PathBuf, Arc<
         basename: path.rsplit('/').next().unwrap_or_default().to_owned(),
         contents,
         dest: import.import.dest.clone(),
+        seen_in: import.import.seen_in(),
         attributes: import.import.attributes,
     }
 }
@@ -287,9 +288,9 @@ pub fn check_hashes(
     let mut diagnostics = Diagnostics::new(loaded.texts.clone());
     for &index in wanted {
         for import in &graph[index].imports {
-            let (NodeSource::Host { path, .. }, Some(wanted)) = (&import.source, import.import.hash) else { continue };
-            let place = import.import.place.clone();
-            let Kind::File { content, .. } = &inputs.trees[path].root().kind else {
+            let (NodeSource::Host { at, .. }, Some(wanted)) = (&import.source, import.import.hash) else { continue };
+            let (path, place) = (&at.path, import.import.place.clone());
+            let Kind::File { content, .. } = &inputs.trees[at].root().kind else {
                 diagnostics.push(
                     Diagnostic::error(format!("{} is not a file, so `hash` cannot be checked", path.display()))
                         .at(place, ""),

@@ -91,6 +91,8 @@ pub fn compare(
             changes.push(explain(name, old, new, files));
         }
     }
+    let all = changes.clone();
+    changes.retain(|change| !change.in_imports().is_some_and(|same| all.contains(&same)));
     changes.sort_by_key(Change::rank);
     changes.dedup();
     changes
@@ -194,6 +196,16 @@ pub fn file_fact(entry: &crate::listing::Entry) -> String {
 }
 
 impl Change {
+    /// The same of what an `import` shows in `/stacker/imports` too: one change of one import.
+    fn in_imports(&self) -> Option<Change> {
+        let twin = |place: &str| Some(format!("/stacker/imports/{}", place.strip_prefix("/stacker/")?));
+        match self {
+            Change::Import { place, files } => Some(Change::Import { place: twin(place)?, files: files.clone() }),
+            Change::Attributes(place) => Some(Change::Attributes(twin(place)?)),
+            _ => None,
+        }
+    }
+
     /// Root causes first: what a person edits before what follows from it.
     fn rank(&self) -> u8 {
         match self {
@@ -294,6 +306,22 @@ mod tests {
                 network: Network::Host,
             },
         }
+    }
+
+    #[test]
+    fn an_import_that_is_seen_twice_changes_once() {
+        let twice = |tree, mode| {
+            let mut action = run("make", "-O2", tree, 1);
+            if let Kind::Run { mounts, .. } = &mut action.kind {
+                mounts[0].attributes.mode = mode;
+                mounts.push(Mount { place: "/stacker/src".into(), ..mounts[0].clone() });
+            }
+            action
+        };
+        let text = |old, new| Reason::Changed(compare(&old, &new, &|_, _| None)).to_string();
+        assert_eq!(text(twice(1, None), twice(2, None)), "/stacker/imports/src changed");
+        assert_eq!(text(twice(1, None), twice(1, Some(0o600))), "mode or owner of /stacker/imports/src changed");
+        assert_eq!(text(run("make", "-O2", 1, 1), twice(1, None)), "list of imports changed");
     }
 
     #[test]

@@ -47,6 +47,11 @@ struct Layer {
     from: From,
     /// Files for the build; those with `dest` become part of the image.
     imports: Option<Imports>,
+    /// The old spelling of `imports`: the files are in `/stacker` too. Not together with `imports`.
+    #[schemars(extend("deprecated" = true))]
+    import: Option<Imports>,
+    /// Directories of the host whose contents become part of the image, as root's and with the modes of the host.
+    overlay_dirs: Option<Vec<OverlayDir>>,
     /// The script, run by `/bin/sh -xe` or by its own `#!` line. A list is joined by line feeds.
     run: Option<Lines>,
     /// Variables of `run` only.
@@ -155,6 +160,17 @@ struct ImportMap {
     /// Group.
     #[schemars(range(min = 0, max = 65535))]
     gid: Option<u32>,
+}
+
+/// A directory of the host that is laid over the image.
+#[derive(JsonSchema)]
+#[allow(dead_code)]
+struct OverlayDir {
+    /// A directory beside the stackerfile.
+    source: String,
+    /// Absolute place in the image of what is in it. Default: `/`.
+    #[schemars(regex(pattern = "^/"))]
+    dest: Option<String>,
 }
 
 /// A text or a list of texts.

@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use rustix::fs::inotify;
-use support::space::{Space, for_each_identity};
+use support::space::{Space, for_each_identity, for_each_store};
 
 #[test]
 fn imports_with_a_dest_follow_the_table() {
@@ -88,6 +88,53 @@ plain:
 }
 
 #[test]
+fn the_old_import_shows_its_files_in_two_places() {
+    for_each_store(|space| {
+        space.write("f", "file");
+        space.write("dir/inner", "inner");
+        let layers = |directive: &str| {
+            format!(
+                "
+tools: {{from: {{type: built, tag: base}}, run: echo tool > /tool}}
+app:
+  from: {{type: built, tag: base}}
+  {directive}:
+    - {{path: f, mode: 0600}}
+    - dir
+    - 'stacker://tools/tool'
+    - {{path: f, dest: /in/}}
+  run: |
+    for at in /stacker/imports /stacker; do
+      if test -e $at/f; then
+        test \"$(stat -c %a $at/f)\" = 600
+        ! touch $at/f
+        cat $at/f $at/dir/inner $at/tool >> /out
+      fi
+    done
+    test ! -e /stacker/in
+    echo kept > /stacker/new
+"
+            )
+        };
+        space.stackerfile(&layers("import"));
+        space.build(&[]).says("warning: `import` is deprecated").says("stacker.yaml:7:3");
+        assert_eq!(space.file("app", "out").unwrap(), "fileinnertool\nfileinnertool\n");
+        assert_eq!(space.file("app", "in/f").unwrap(), "file");
+        assert!(space.file("app", "stacker/f").is_none() && space.file("app", "stacker/").is_none());
+        space.build(&[]).built(&[]);
+        space.write("dir/inner", "edited");
+        let run = space.build(&[]);
+        run.built(&["app"]);
+        assert_eq!(run.layer("app").reason.unwrap(), "dir/inner changed");
+        space.stackerfile(&layers("imports"));
+        let run = space.build(&[]);
+        run.built(&["app"]).says_not("deprecated");
+        assert_eq!(run.layer("app").reason.unwrap(), "list of imports changed");
+        assert_eq!(space.file("app", "out").unwrap(), "fileeditedtool\n");
+    });
+}
+
+#[test]
 fn files_of_another_layer_come_into_scratch() {
     for_each_identity(|space| {
         space.stackerfile(
@@ -158,6 +205,7 @@ fn nothing_to_do_opens_no_imported_file() {
         "
 app:
   from: {type: built, tag: base}
+  overlay_dirs: [{source: dir, dest: /over}]
   imports: [f, {path: dir, dest: /dir}]
   run: cat /stacker/imports/f
 ",

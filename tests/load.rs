@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use stacker::action::{Attributes, Network};
 use stacker::graph::{LayerGraph, NodeBase, NodeSource};
-use stacker::load::{Base, Layer, Loaded, Options, Source, find, load, read_substitute_file};
+use stacker::load::{Base, Import, Layer, Loaded, Options, Source, Written, find, load, read_substitute_file};
 
 /// A directory of files that are written as a test needs them.
 struct Tree(tempfile::TempDir);
@@ -144,6 +144,27 @@ fn imports_have_many_forms() {
     assert_eq!(imports[4].hash, Some([0xab; 32]));
     assert_eq!(imports[5].attributes, Attributes { mode: Some(0o4755), uid: None, gid: None });
     assert_eq!(imports[5].dest, None);
+}
+
+#[test]
+fn overlay_dirs_come_before_imports() {
+    let text = "imports: [a]\noverlay_dirs:\n- {source: o/}\n- {source: /p, dest: /q/}\n- {source: ., dest: }";
+    let imports = layer(text).imports;
+    let shown: Vec<(bool, Option<&str>)> =
+        imports.iter().map(|import| (import.written == Written::OverlayDirs, import.dest.as_deref())).collect();
+    assert_eq!(shown, [(true, Some("/")), (true, Some("/q/")), (true, Some("/")), (false, None)]);
+    let contents = |import: &Import| matches!(&import.source, Source::Host { trailing_slash: true, .. });
+    assert!(imports[..3].iter().all(contents) && imports[..3].iter().all(|import| import.seen_in().is_empty()));
+}
+
+#[test]
+fn the_old_import_has_the_forms_of_imports() {
+    for (text, count) in [("import: a/b", 1), ("import: [a, {path: stacker://l/b, hash: }]", 2), ("import:", 0)] {
+        let imports = layer(text).imports;
+        assert_eq!(imports.len(), count, "{text}");
+        assert!(imports.iter().all(|import| import.seen_in() == ["/stacker/imports", "/stacker"]), "{text}");
+    }
+    assert_eq!(layer("import: [{path: a, dest: /b}]").imports[0].seen_in(), [""; 0]);
 }
 
 #[test]

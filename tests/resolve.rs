@@ -13,7 +13,7 @@ use stacker::action::Attributes;
 use stacker::digest::TreeDigest;
 use stacker::listing::{Entry, Kind, Listing, tree_digest};
 use stacker::place::StackerDir;
-use stacker::resolve::{Resolved, Resolver, keep_tree_listing, sha256_file, stage};
+use stacker::resolve::{HostPath, Modes, Resolved, Resolver, keep_tree_listing, sha256_file, stage};
 use tempfile::TempDir;
 
 const TIME: i64 = 946_684_800;
@@ -227,7 +227,7 @@ fn a_damaged_or_foreign_list_says_nothing() {
     let dir = sample();
     let found = look(dir.path());
     let list = found.stat_list.unwrap();
-    let mut lists = vec![vec![], b"stacker stat list 2\n".to_vec(), list[..list.len() / 2].to_vec()];
+    let mut lists = vec![vec![], b"stacker stat list 1\n".to_vec(), list[..list.len() / 2].to_vec()];
     for position in (0..list.len()).step_by(7) {
         let mut damaged = list.clone();
         damaged[position] ^= 1;
@@ -415,6 +415,40 @@ fn staging_tells_that_the_source_changed() {
         assert_ne!(found, before.digest);
         assert_eq!(found, digest(dir.path()));
         assert_eq!(digest(&out.path().join("t")), found);
+    }
+}
+
+#[test]
+fn modes_of_the_host_are_another_tree() {
+    let dir = sample();
+    let modes = [("a", 0o4640), ("bin/run", 0o755), ("bin", 0o2750), ("empty", 0o1777), ("", 0o700)];
+    modes.iter().for_each(|(name, mode)| chmod(&dir.path().join(name), *mode));
+    let host = |path: &Path, list: Option<&[u8]>| {
+        let at = HostPath { path: path.into(), modes: Modes::Host };
+        Resolver::new(vec![]).look(&at, list).unwrap()
+    };
+    let (normal, kept) = (look(dir.path()), host(dir.path(), None));
+    assert_ne!(normal.tree.digest, kept.tree.digest);
+    let entries = kept.tree.entries().unwrap();
+    for (name, mode) in modes {
+        let entry = entries.iter().find(|entry| entry.path == name.as_bytes()).unwrap();
+        assert_eq!((entry.mode, entry.uid, entry.gid), (mode, 0, 0), "{name}");
+    }
+    // The list of either says nothing wrong to the other.
+    assert_eq!(again(dir.path(), &kept.stat_list.unwrap()).tree.digest, normal.tree.digest);
+    let list = normal.stat_list.unwrap();
+    assert_eq!(host(dir.path(), Some(&list)).tree.digest, kept.tree.digest);
+    // What is staged is as what was looked at, and what it is by then.
+    let out = tempfile::tempdir().unwrap();
+    let found = stage(dir.path(), &kept.tree, &Attributes::default(), TIME, out.path(), (0, 0)).unwrap();
+    assert_eq!(found, kept.tree.digest);
+    assert_eq!(host(&out.path().join("t"), None).tree.digest, kept.tree.digest);
+    for name in ["a", "empty"] {
+        chmod(&dir.path().join(name), 0o711);
+        let out = tempfile::tempdir().unwrap();
+        let found = stage(dir.path(), &kept.tree, &Attributes::default(), TIME, out.path(), (0, 0)).unwrap();
+        assert_eq!(found, host(dir.path(), None).tree.digest);
+        assert_ne!(found, kept.tree.digest);
     }
 }
 

@@ -164,7 +164,7 @@ fn record(bytes: &[u8]) {
 }
 
 fn stat_list(bytes: &[u8]) {
-    let body = [b"stacker stat list 1\n", bytes].concat();
+    let body = [b"stacker stat list 2\n", bytes].concat();
     let list = [&body[..], blake3::hash(&body).as_bytes()].concat();
     let space = space();
     let resolver = Resolver::new(vec![]);

@@ -45,8 +45,10 @@ pub struct ImportInput {
     pub basename: String,
     /// The path was written with a trailing slash: a directory's contents are meant.
     pub contents: bool,
-    /// `dest` as written; `None`: mounted under `/stacker/imports`.
+    /// `dest` as written; `None`: mounted.
     pub dest: Option<String>,
+    /// The directories in which it is mounted.
+    pub seen_in: &'static [&'static str],
     /// Overrides.
     pub attributes: Attributes,
 }

@@ -348,11 +348,11 @@ impl Decider {
         for (index, import) in input.imports.iter().enumerate().filter(|(_, import)| import.dest.is_none()) {
             // Every source is asked for at once, so that what they need is found out in parallel.
             match self.source(layer, index, import, sources) {
-                Some((tree, _)) => mounts.push(Mount {
-                    place: format!("/stacker/imports/{}", import.basename),
+                Some((tree, _)) => mounts.extend(import.seen_in.iter().map(|directory| Mount {
+                    place: format!("{directory}/{}", import.basename),
                     tree,
                     attributes: import.attributes,
-                }),
+                })),
                 None => all_known = false,
             }
         }

@@ -6,7 +6,7 @@ use crate::action::Action;
 use crate::digest::{Chain, DiffId, Key};
 use crate::graph::LayerIndex;
 
-/// One step of one layer: tar base, `dest` imports in order, run.
+/// One step of one layer: tar base, `overlay_dirs` and `dest` imports in order, run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StepId {
     /// Which layer.

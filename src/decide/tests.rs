@@ -18,6 +18,7 @@ fn copies(from: usize, path: &str) -> ImportInput {
         basename: path.rsplit('/').next().unwrap_or_default().into(),
         contents: false,
         dest: None,
+        seen_in: &["/stacker/imports"],
         attributes: Attributes::default(),
     }
 }

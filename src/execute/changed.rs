@@ -12,7 +12,7 @@ use crate::graph::{Node, NodeBase, NodeSource};
 use crate::inputs;
 use crate::listing::Kind;
 use crate::progress::Event;
-use crate::resolve::{HostTree, Resolver};
+use crate::resolve::{HostPath, HostTree, Resolver};
 
 use super::Execution;
 use super::questions::changed_files;
@@ -40,28 +40,28 @@ pub enum Changed {
 
 /// The tar base is another one.
 pub(super) fn base(site: &Site, path: &Path) -> Result<Changed> {
-    match look(site, path)?.root().kind {
+    match look(site, &HostPath::normalised(path.to_path_buf()))?.root().kind {
         Kind::File { content, .. } => Ok(Changed::Base(content)),
         _ => Err(Error::Build(format!("the tar base {} is not a file", path.display()))),
     }
 }
 
 /// An import is no longer `assumed`.
-pub(super) fn import(site: &Site, path: &Path, import: usize, assumed: TreeDigest) -> Result<Changed> {
-    let found = look(site, path)?;
+pub(super) fn import(site: &Site, at: &HostPath, import: usize, assumed: TreeDigest) -> Result<Changed> {
+    let found = look(site, at)?;
     let (tree, kind) = (found.digest, inputs::tree_kind(&found));
     // None where it is by now what it was before.
     let first = changed_files(site, assumed, tree).and_then(|files| files.into_iter().next());
     let file = match first {
-        Some(file) if !file.path.is_empty() => path.join(file.path),
-        _ => path.to_path_buf(),
+        Some(file) if !file.path.is_empty() => at.path.join(file.path),
+        _ => at.path.clone(),
     };
     Ok(Changed::Import { import, tree, kind, file })
 }
 
 /// Without a stat list: one has just vouched for what is not there, or may have.
-fn look(site: &Site, path: &Path) -> Result<HostTree> {
-    let tree = Resolver::new(site.exclude.clone()).at_most(site.max_layer_size).tree(path, None)?.tree;
+fn look(site: &Site, at: &HostPath) -> Result<HostTree> {
+    let tree = Resolver::new(site.exclude.clone()).at_most(site.max_layer_size).look(at, None)?.tree;
     tree.keep_listing(&site.stacker)?;
     Ok(tree)
 }
@@ -70,7 +70,7 @@ impl Execution<'_> {
     /// Decides a layer anew, or fails it when that was tried often enough.
     pub(super) fn source_changed(&mut self, run: &Run, changed: Changed) -> Result<()> {
         let node = &self.graph[run.id.layer];
-        self.distrust(&path(node, &changed))?;
+        self.distrust(&place(node, &changed))?;
         let tries = self.retries.entry(run.id.layer).or_default();
         *tries += 1;
         let why = match &changed {
@@ -84,7 +84,7 @@ impl Execution<'_> {
             (Some(why), changed) => {
                 let file = match changed {
                     Changed::Import { file, .. } => file,
-                    Changed::Base(_) => path(node, &changed),
+                    Changed::Base(_) => place(node, &changed).path,
                 };
                 let message = format!("{} {why}", file.display());
                 self.site.tell(Event::Failed { layer: node.layer.name.clone(), message });
@@ -99,9 +99,9 @@ impl Execution<'_> {
     }
 
     /// A stat list that vouched for a tree that is something else must not do so again.
-    fn distrust(&self, path: &Path) -> Result<()> {
-        match std::fs::symlink_metadata(path) {
-            Ok(found) => self.database.drop_stat_list(path, found.dev()),
+    fn distrust(&self, at: &HostPath) -> Result<()> {
+        match std::fs::symlink_metadata(&at.path) {
+            Ok(found) => self.database.drop_stat_list(&at.list_path(), found.dev()),
             // A path that is not there has no list that anybody would look at.
             Err(_) => Ok(()),
         }
@@ -109,14 +109,14 @@ impl Execution<'_> {
 }
 
 /// Where what changed lies.
-fn path(node: &Node, changed: &Changed) -> PathBuf {
+fn place(node: &Node, changed: &Changed) -> HostPath {
     match (changed, &node.base) {
-        (Changed::Base(_), NodeBase::Tar(path)) => path.clone(),
+        (Changed::Base(_), NodeBase::Tar(path)) => HostPath::normalised(path.clone()),
         // Nothing else changes.
-        (Changed::Base(_), _) => PathBuf::new(),
+        (Changed::Base(_), _) => HostPath::normalised(PathBuf::new()),
         (Changed::Import { import, .. }, _) => match &node.imports[*import].source {
-            NodeSource::Host { path, .. } => path.clone(),
-            NodeSource::Layer { path, .. } => PathBuf::from(path),
+            NodeSource::Host { at, .. } => at.clone(),
+            NodeSource::Layer { path, .. } => HostPath::normalised(PathBuf::from(path)),
         },
     }
 }

@@ -24,7 +24,7 @@ use crate::oci::BaseLayer;
 use crate::pins::{Pin, Pins};
 use crate::place::{RootsDir, StackerDir};
 use crate::progress::Event;
-use crate::resolve::HostTree;
+use crate::resolve::{HostPath, HostTree};
 use crate::store;
 use crate::worker::message::{Answer, Compression, Failure, Job, Sealed};
 
@@ -38,8 +38,8 @@ pub struct Site {
     pub holder: Holder,
     /// Layers of base images: where their blobs lie.
     pub base_blobs: HashMap<DiffId, BlobPlace>,
-    /// Host import trees, by path.
-    pub trees: HashMap<PathBuf, Arc<HostTree>>,
+    /// Host import trees.
+    pub trees: HashMap<HostPath, Arc<HostTree>>,
     /// Bytes that one layer may have without compression.
     pub max_layer_size: u64,
     /// stacker's own directories.
@@ -274,7 +274,7 @@ impl Site {
     /// the key assumed.
     pub fn have_host_import(
         &self,
-        path: &Path,
+        at: &HostPath,
         tree: TreeDigest,
         attributes: Attributes,
         time: i64,
@@ -284,7 +284,7 @@ impl Site {
             if self.has_import(&name)? {
                 return Ok(Some(name));
             }
-            let Some(tmp) = self.stage_host(path, tree, attributes, time)? else { return Ok(None) };
+            let Some(tmp) = self.stage_host(at, tree, attributes, time)? else { return Ok(None) };
             self.keep_import(&tmp, &name)?;
             Ok(Some(name))
         })
@@ -293,7 +293,7 @@ impl Site {
     /// Copies a host import to a fresh directory beneath `imports`.
     pub fn stage_host(
         &self,
-        path: &Path,
+        at: &HostPath,
         tree: TreeDigest,
         attributes: Attributes,
         time: i64,
@@ -303,7 +303,7 @@ impl Site {
         let directory = self.roots.import(&tmp);
         fs::create_dir(&directory).at("create", &directory)?;
         std::os::unix::fs::chown(&directory, Some(ready.root.0), Some(ready.root.1)).at("chown", &directory)?;
-        let staged = crate::resolve::stage(path, &self.trees[path], &attributes, time, &directory, ready.root)?;
+        let staged = crate::resolve::stage(&at.path, &self.trees[at], &attributes, time, &directory, ready.root)?;
         CommitPoint::HostImportCopied.reached();
         if staged != tree {
             self.remove(vec![format!("imports/{tmp}")])?;

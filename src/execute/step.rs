@@ -105,9 +105,9 @@ fn import(
 ) -> Result<StepEnd, Lost> {
     let attributes = node.imports[index].import.attributes;
     let name = match &node.imports[index].source {
-        NodeSource::Host { path, .. } => match site.stage_host(path, tree, attributes, run.action.time)? {
+        NodeSource::Host { at, .. } => match site.stage_host(at, tree, attributes, run.action.time)? {
             Some(name) => name,
-            None => return Ok(StepEnd::SourceChanged(changed::import(site, path, index, tree)?)),
+            None => return Ok(StepEnd::SourceChanged(changed::import(site, at, index, tree)?)),
         },
         NodeSource::Layer { .. } => site.stage_layer(&run.sources[&index], tree, attributes, run.action.time, blobs)?,
     };
@@ -163,14 +163,15 @@ pub(super) fn run_job(
         return Err(Error::Lacking(Need::UserNamespace, why).into());
     }
     let mut staged = Vec::new();
-    let mounted = node.imports.iter().enumerate().filter(|(_, import)| import.import.dest.is_none());
+    // In the order of the action's mounts.
+    let mounted = node.imports.iter().enumerate().flat_map(|it| it.1.import.seen_in().iter().map(move |_| it));
     for ((index, import), mount) in mounted.zip(mounts) {
         let name = match &import.source {
-            NodeSource::Host { path, .. } => {
-                match site.have_host_import(path, mount.tree, mount.attributes, run.action.time)? {
+            NodeSource::Host { at, .. } => {
+                match site.have_host_import(at, mount.tree, mount.attributes, run.action.time)? {
                     Some(name) => name,
                     None => {
-                        let changed = changed::import(site, path, index, mount.tree)?;
+                        let changed = changed::import(site, at, index, mount.tree)?;
                         return Ok(Err(StepEnd::SourceChanged(changed)));
                     }
                 }

@@ -9,6 +9,7 @@ use crate::diag::{Diagnostic, Diagnostics, Texts};
 use crate::error::Result;
 use crate::load::{Base, Layer, Loaded, Place, Source, Stackerfile};
 use crate::order::order;
+use crate::resolve::HostPath;
 
 use super::{LayerGraph, LayerIndex, Need, Node, NodeBase, NodeImport, NodeSource};
 
@@ -163,7 +164,8 @@ fn node(layer: &Layer, needed: &mut impl Iterator<Item = LayerIndex>) -> Node {
     let import = |import: &crate::load::Import| {
         let source = match &import.source {
             Source::Host { path, trailing_slash } => {
-                NodeSource::Host { path: path.clone(), trailing_slash: *trailing_slash }
+                let at = HostPath { path: path.clone(), modes: import.written.modes() };
+                NodeSource::Host { at, trailing_slash: *trailing_slash }
             }
             Source::Layer { path, .. } => NodeSource::Layer { layer: next(), path: path.clone() },
         };

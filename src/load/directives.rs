@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::Written;
 use super::layer::Draft;
 use super::reader::Reader;
 use super::yaml::Entry;
@@ -36,7 +37,9 @@ pub enum Support {
 
 pub(super) static DIRECTIVES: [(&str, Directive); 30] = [
     ("from", Directive::Read(super::base::read)),
-    ("imports", Directive::Read(super::imports::read)),
+    ("imports", Directive::Read(|reader, draft, entry| super::imports::read(reader, draft, entry, Written::Imports))),
+    ("import", Directive::Read(|reader, draft, entry| super::imports::read(reader, draft, entry, Written::Import))),
+    ("overlay_dirs", Directive::Read(super::overlay_dirs::read)),
     ("run", Directive::Read(|reader, draft, entry| draft.run = reader.lines("`run`", &entry.value))),
     ("build_env", Directive::Read(|reader, draft, entry| variables(reader, &mut draft.build_env, entry))),
     ("build_env_passthrough", Directive::Read(super::layer::read_passthrough)),
@@ -66,8 +69,6 @@ pub(super) static DIRECTIVES: [(&str, Directive); 30] = [
     ("network", Directive::Read(super::layer::read_network)),
     ("os", Directive::Read(|reader, draft, entry| draft.os = reader.text("`os`", &entry.value))),
     ("arch", Directive::Read(|reader, draft, entry| draft.arch = reader.text("`arch`", &entry.value))),
-    ("import", Directive::NotYet),
-    ("overlay_dirs", Directive::NotYet),
     ("binds", Directive::NotYet),
     ("generate_labels", Directive::NotYet),
     ("bom", Directive::Ignored),

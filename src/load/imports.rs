@@ -1,4 +1,4 @@
-//! `imports`: files for the build and the image.
+//! `imports`, and its old spelling `import`: files for the build and the image.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -8,11 +8,12 @@ use regex::Regex;
 
 use crate::action::Attributes;
 use crate::diag::Diagnostic;
+use crate::worker::sandbox::OWN_NAMES;
 
 use super::layer::Draft;
 use super::reader::Reader;
 use super::yaml::{Entry, Kind, Node};
-use super::{Import, Source};
+use super::{Import, Source, Written};
 
 const KEYS: [&str; 6] = ["path", "hash", "dest", "mode", "uid", "gid"];
 
@@ -23,13 +24,32 @@ static SCHEME: LazyLock<Regex> =
     LazyLock::new(|| Regex::new("^[A-Za-z][A-Za-z0-9+.-]*://").expect("the pattern is constant"));
 
 /// Reads the directive. A text is a list of one.
-pub(super) fn read(reader: &mut Reader, draft: &mut Draft, entry: &Entry) {
-    match &entry.value.kind {
-        Kind::Sequence(nodes) => draft.imports = nodes.iter().filter_map(|node| read_one(reader, node)).collect(),
-        Kind::Scalar(_) => draft.imports.extend(read_one(reader, &entry.value)),
-        _ => return reader.wrong_type("`imports`", "a text, or a list of texts and maps", &entry.value),
+pub(super) fn read(reader: &mut Reader, draft: &mut Draft, entry: &Entry, written: Written) {
+    check_spelling(reader, draft, entry, written);
+    let read = |node| read_one(reader, node).map(|import| Import { written, ..import });
+    let imports: Vec<Import> = match &entry.value.kind {
+        Kind::Sequence(nodes) => nodes.iter().filter_map(read).collect(),
+        Kind::Scalar(_) => [&entry.value].into_iter().filter_map(read).collect(),
+        _ => {
+            let what = format!("`{}`", entry.key);
+            return reader.wrong_type(&what, "a text, or a list of texts and maps", &entry.value);
+        }
+    };
+    check_names(reader, &imports);
+    draft.imports.extend(imports);
+}
+
+/// The old spelling works, but not beside the new one.
+fn check_spelling(reader: &mut Reader, draft: &mut Draft, entry: &Entry, written: Written) {
+    if written == Written::Import {
+        let diagnostic = Diagnostic::warning("`import` is deprecated").at(reader.place(&entry.key_span), "");
+        reader.push(diagnostic.help("write `imports`; its files are in /stacker/imports, no longer in /stacker too"));
     }
-    check_names(reader, &draft.imports);
+    if let Some(other) = &draft.imports_span {
+        let diagnostic = Diagnostic::error("a layer cannot have both `imports` and `import`");
+        reader.push(diagnostic.at(reader.place(&entry.key_span), "").at(reader.place(other), "the other"));
+    }
+    draft.imports_span = Some(entry.key_span.clone());
 }
 
 fn read_one(reader: &mut Reader, node: &Node) -> Option<Import> {
@@ -89,7 +109,14 @@ fn import(reader: &mut Reader, path: &str, span: &Range<usize>) -> Option<Import
             return None;
         }
     };
-    Some(Import { place: reader.place(span), source, dest: None, attributes: Attributes::default(), hash: None })
+    Some(Import {
+        written: Written::Imports,
+        place: reader.place(span),
+        source,
+        dest: None,
+        attributes: Attributes::default(),
+        hash: None,
+    })
 }
 
 fn source(reader: &Reader, path: &str) -> Result<Source, String> {
@@ -111,7 +138,8 @@ fn source(reader: &Reader, path: &str) -> Result<Source, String> {
     }
 }
 
-fn dest(reader: &mut Reader, node: &Node) -> Option<String> {
+/// An absolute path in the image.
+pub(super) fn dest(reader: &mut Reader, node: &Node) -> Option<String> {
     let text = reader.text("`dest`", node)?;
     if !text.starts_with('/') {
         reader.error(&node.span, format!("`dest` must be absolute, not `{text}`"));
@@ -192,6 +220,10 @@ fn check_names(reader: &mut Reader, imports: &[Import]) {
             reader.push(diagnostic.at(import.place.clone(), "").help("give it a `dest`"));
             continue;
         };
+        if import.seen_in().contains(&"/stacker") && OWN_NAMES.contains(&name.as_str()) {
+            let diagnostic = Diagnostic::error(format!("an import cannot be /stacker/{name}, which is stacker's own"));
+            reader.push(diagnostic.at(import.place.clone(), "").help("write `imports` instead of `import`"));
+        }
         if let Some(other) = first.get(&name) {
             let diagnostic = Diagnostic::error(format!("two imports would both be /stacker/imports/{name}"));
             reader.push(diagnostic.at(import.place.clone(), "").at(other.place.clone(), "the other"));

@@ -25,6 +25,9 @@ static NAME: LazyLock<Regex> = LazyLock::new(|| {
 pub(super) struct Draft {
     pub base: Option<Base>,
     pub imports: Vec<Import>,
+    /// Of the name of the directive that these stand in.
+    pub imports_span: Option<Range<usize>>,
+    pub overlay_dirs: Vec<Import>,
     pub run: Option<String>,
     pub build_env: BTreeMap<String, String>,
     pub build_env_passthrough: Vec<Regex>,
@@ -108,7 +111,7 @@ fn finish(reader: &mut Reader, mut draft: Draft, entry: &Entry) -> Option<Layer>
         name: entry.key.to_string(),
         place: reader.place(&entry.key_span),
         base: draft.base?,
-        imports: draft.imports,
+        imports: draft.overlay_dirs.into_iter().chain(draft.imports).collect(),
         run: draft.run.filter(|script| !script.trim().is_empty()),
         build_env: draft.build_env,
         build_env_passthrough: draft.build_env_passthrough,

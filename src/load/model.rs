@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::action::{Attributes, Network, Platform};
+use crate::resolve::Modes;
 
 /// One file that was read.
 #[derive(Clone, Debug)]
@@ -38,7 +39,7 @@ pub struct Layer {
     pub place: Place,
     /// `from`.
     pub base: Base,
-    /// In the order of the file.
+    /// Those of `overlay_dirs`, then those of `imports`, each in the order of the file.
     pub imports: Vec<Import>,
     /// The script's lines joined, without the default `#!` line.
     pub run: Option<String>,
@@ -88,9 +89,11 @@ pub enum Base {
     Scratch,
 }
 
-/// One entry of `imports`.
+/// One entry of `imports`, `import` or `overlay_dirs`.
 #[derive(Clone, Debug)]
 pub struct Import {
+    /// In which of these it stands.
+    pub written: Written,
     /// Of the path.
     pub place: Place,
     /// Where it comes from.
@@ -101,6 +104,38 @@ pub struct Import {
     pub attributes: Attributes,
     /// sha256 that a file must have.
     pub hash: Option<[u8; 32]>,
+}
+
+/// The directive that an import stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// `imports`.
+    Imports,
+    /// `import`, the old spelling.
+    Import,
+    /// `overlay_dirs`: a directory whose contents go to a `dest`, with the host's modes.
+    OverlayDirs,
+}
+
+impl Written {
+    /// What of the host's modes it keeps.
+    pub fn modes(self) -> Modes {
+        match self {
+            Written::Imports | Written::Import => Modes::Normalised,
+            Written::OverlayDirs => Modes::Host,
+        }
+    }
+}
+
+impl Import {
+    /// The directories in which it is seen during a run, each under its own name. None: it has a `dest`.
+    pub fn seen_in(&self) -> &'static [&'static str] {
+        match (&self.dest, self.written) {
+            (Some(_), _) | (None, Written::OverlayDirs) => &[],
+            (None, Written::Imports) => &["/stacker/imports"],
+            (None, Written::Import) => &["/stacker/imports", "/stacker"],
+        }
+    }
 }
 
 /// Where an import comes from.

@@ -1,7 +1,7 @@
 //! What a build imports from the host, by digest; and how it gets into the store.
 //!
 //! A tree is walked on every build (`walk`), but a file is read only where its stat list (`stat_list`) cannot vouch
-//! for it. Entries are normalised: 0644 or 0755 by the owner's execute bit, root's, no attributes, no times. Staging
+//! for it. Entries are root's, without attributes and times; their modes are normalised, or the host's. Staging
 //! (`stage`) walks and hashes again what it copies, so that what a step sees is what its key says. Nothing here knows
 //! layers, keys or where stat lists are kept.
 
@@ -30,6 +30,56 @@ use walk::{Found, Seen};
 pub use keep::{keep_tree_listing, sha256_file, sha256_of};
 pub use stage::stage;
 
+/// What of the host's modes a tree has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Modes {
+    /// The owner's execute bit of files: 0755, else 0644. Directories are 0755.
+    Normalised,
+    /// All of them.
+    Host,
+}
+
+impl Modes {
+    fn of_file(self, mode: u32) -> u32 {
+        match self {
+            Modes::Normalised if mode & 0o100 != 0 => 0o755,
+            Modes::Normalised => 0o644,
+            Modes::Host => mode,
+        }
+    }
+
+    fn of_directory(self, mode: u32) -> u32 {
+        match self {
+            Modes::Normalised => 0o755,
+            Modes::Host => mode,
+        }
+    }
+}
+
+/// A path of the host, and as what it is looked at: with other modes it is another tree.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostPath {
+    /// Absolute, without a trailing slash.
+    pub path: PathBuf,
+    /// What of its modes counts.
+    pub modes: Modes,
+}
+
+impl HostPath {
+    /// With normalised modes.
+    pub fn normalised(path: PathBuf) -> HostPath {
+        HostPath { path, modes: Modes::Normalised }
+    }
+
+    /// The path by which its stat list is kept: with the host's modes it ends in a slash.
+    pub fn list_path(&self) -> PathBuf {
+        match self.modes {
+            Modes::Normalised => self.path.clone(),
+            Modes::Host => self.path.join(""),
+        }
+    }
+}
+
 /// A file or directory of the host, as an import sees it.
 #[derive(Clone, Debug)]
 pub struct HostTree {
@@ -38,6 +88,7 @@ pub struct HostTree {
     root: Entry,
     list: Vec<u8>,
     own: Arc<Own>,
+    modes: Modes,
 }
 
 impl HostTree {
@@ -89,67 +140,78 @@ impl Resolver {
         Resolver { most, ..self }
     }
 
-    /// The tree at `path`, reading only the files that `list` (of an earlier look at the same path) cannot vouch for.
-    /// What is wrong with the path is the user's to mend: [`Error::Build`].
+    /// The tree at `path` with normalised modes.
     pub fn tree(&self, path: &Path, list: Option<&[u8]>) -> Result<Resolved> {
+        self.look(&HostPath::normalised(path.to_path_buf()), list)
+    }
+
+    /// The tree, reading only the files that `list` (of an earlier look at the same) cannot vouch for. What keeps the
+    /// host's modes must be a directory. What is wrong with the path is the user's to mend: [`Error::Build`].
+    pub fn look(&self, HostPath { path, modes }: &HostPath, list: Option<&[u8]>) -> Result<Resolved> {
+        let modes = *modes;
         let device = fs::symlink_metadata(path).map_err(|error| broken("look at", path, &error))?.dev();
         let seen = walk::walk(path, &self.own)?;
+        if modes == Modes::Host && !matches!(seen[0].found, Found::Directory { .. }) {
+            return Err(Error::Build(format!("{} is not a directory, as `overlay_dirs` needs", path.display())));
+        }
         if walk::size(&seen) > self.most {
             return Err(Error::Build(crate::unpack::oversized(&path.display().to_string(), self.most)));
         }
         let mut known = Known::read(list);
         let pairs: Vec<(&Seen, Option<Record>)> = seen.iter().map(|seen| (seen, known.find(&seen.path))).collect();
-        let vouched = pairs.iter().all(|(seen, old)| old.is_some_and(|old| vouches(&old, seen)));
+        let vouched = pairs.iter().all(|(seen, old)| old.is_some_and(|old| vouches(&old, seen, modes)));
         if let (true, Some(list), Some(digest)) = (vouched && known.len() == seen.len(), list, known.digest()) {
-            let tree = self.host_tree(digest, pairs.iter().filter_map(|(_, old)| *old), list.to_vec())?;
+            let tree = self.host_tree(digest, modes, pairs.iter().filter_map(|(_, old)| *old), list.to_vec())?;
             return Ok(Resolved { tree, device, stat_list: None });
         }
-        let records = pairs.par_iter().map(|(seen, old)| record(path, seen, *old)).collect::<Result<Vec<_>>>()?;
+        let records =
+            pairs.par_iter().map(|(seen, old)| record(path, seen, *old, modes)).collect::<Result<Vec<_>>>()?;
         let improved = known.len() != seen.len()
             || records.iter().zip(&pairs).any(|(new, (_, old))| old.is_none_or(|old| new.improves_on(&old)));
         let entries: Vec<Entry> = records.iter().map(Record::entry).collect();
         let digest = tree_digest(&entries);
         let list = stat_list::encode(&digest, &records);
         let stat_list = improved.then(|| list.clone());
-        let tree = self.host_tree(digest, records.iter().copied(), list)?;
+        let tree = self.host_tree(digest, modes, records.iter().copied(), list)?;
         Ok(Resolved { tree, device, stat_list })
     }
 
     fn host_tree<'a>(
         &self,
         digest: TreeDigest,
+        modes: Modes,
         mut records: impl Iterator<Item = Record<'a>>,
         list: Vec<u8>,
     ) -> Result<HostTree> {
         let root = records.next().ok_or_else(|| Error::Machine(format!("tree {digest} is empty")))?.entry();
-        Ok(HostTree { digest, root, list, own: self.own.clone() })
+        Ok(HostTree { digest, root, list, own: self.own.clone(), modes })
     }
 }
 
-/// Whether a record still says what is there. Directories are known by their names and links by their texts, both of
-/// which the walk has just read.
-fn vouches(old: &Record, seen: &Seen) -> bool {
+/// Whether a record still says what is there. Directories are known by their names and modes and links by their texts,
+/// all of which the walk has just read.
+fn vouches(old: &Record, seen: &Seen, modes: Modes) -> bool {
     match (&old.what, &seen.found) {
-        (What::Directory, Found::Directory) => true,
+        (What::Directory { mode }, Found::Directory { mode: found }) => *mode == modes.of_directory(*found),
         (What::Symlink { target }, Found::Symlink { target: found }) => target == found,
-        (What::File { executable, stamp, .. }, Found::File { executable: found, stamp: now }) => {
-            stamp == now && executable == found && old.is_settled()
+        (What::File { mode, stamp, .. }, Found::File { mode: found, stamp: now }) => {
+            stamp == now && *mode == modes.of_file(*found) && old.is_settled()
         }
         _ => false,
     }
 }
 
 /// The record of what was seen: the old one where it can be trusted, else one made by reading the file.
-fn record<'a>(root: &Path, seen: &'a Seen, old: Option<Record<'a>>) -> Result<Record<'a>> {
-    if let Some(old) = old.filter(|old| vouches(old, seen)) {
+fn record<'a>(root: &Path, seen: &'a Seen, old: Option<Record<'a>>, modes: Modes) -> Result<Record<'a>> {
+    if let Some(old) = old.filter(|old| vouches(old, seen, modes)) {
         return Ok(old);
     }
     let what = match &seen.found {
-        Found::Directory => What::Directory,
+        Found::Directory { mode } => What::Directory { mode: modes.of_directory(*mode) },
         Found::Symlink { target } => What::Symlink { target },
         Found::File { .. } => {
             let path = seen.below(root);
-            read(&path, &seen.path).map_err(|error| broken("read", &path, &error))?
+            read(&path, &seen.path, modes).map_err(|error| broken("read", &path, &error))?
         }
     };
     Ok(Record { path: &seen.path, what })
@@ -157,14 +219,15 @@ fn record<'a>(root: &Path, seen: &'a Seen, old: Option<Record<'a>>) -> Result<Re
 
 /// Hashes a file. The moment is taken before it is opened and the stamp after, so that a write during the reading
 /// leaves a stamp that is not yet settled, or another one.
-fn read(path: &Path, relative: &[u8]) -> io::Result<What<'static>> {
+fn read(path: &Path, relative: &[u8], modes: Modes) -> io::Result<What<'static>> {
     let before = now();
     let file = open(path, relative)?;
     let metadata = file.metadata()?;
     let moment = if is_local(&file) { before } else { Time { seconds: before.seconds - REMOTE_SKEW, ..before } };
     let (content, size) = crate::seal::hash_file(file)?;
     let stamp = Stamp { size, ..Stamp::of(&metadata) };
-    Ok(What::File { executable: walk::is_executable(&metadata), stamp, moment, content })
+    let mode = modes.of_file(walk::permissions(&metadata));
+    Ok(What::File { mode, stamp, moment, content })
 }
 
 /// Opens what the walk said is a regular file, and makes sure that it still is one. Only the root may be a link.

@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::walk::{self, Found, Seen, below};
-use super::{HostTree, broken, open};
+use super::{HostTree, Modes, broken, open};
 use crate::action::Attributes;
 use crate::digest::{ContentDigest, TreeDigest};
 use crate::error::{At, Result};
@@ -38,9 +38,10 @@ pub fn stage(
 ) -> Result<TreeDigest> {
     let attributes = Attributes { mode: attributes.mode, uid: None, gid: None };
     let owner = rustix::process::geteuid().is_root().then_some(root);
-    let stage = Stage { source: path, to: directory.join("t"), attributes, time, owner, clones: AtomicBool::new(true) };
+    let (to, clones) = (directory.join("t"), AtomicBool::new(true));
+    let stage = Stage { source: path, to, modes: tree.modes, attributes, time, owner, clones };
     let seen = walk::walk(path, &tree.own)?;
-    for directory in seen.iter().filter(|seen| matches!(seen.found, Found::Directory)) {
+    for directory in seen.iter().filter(|seen| matches!(seen.found, Found::Directory { .. })) {
         stage.make_directory(&directory.path)?;
     }
     let copied = seen.par_iter().map(|seen| stage.copy(seen)).collect::<Result<Vec<Option<Entry>>>>()?;
@@ -55,6 +56,7 @@ pub fn stage(
 struct Stage<'a> {
     source: &'a Path,
     to: PathBuf,
+    modes: Modes,
     attributes: Attributes,
     time: i64,
     owner: Option<(u32, u32)>,
@@ -81,7 +83,9 @@ impl Stage<'_> {
     fn copy(&self, seen: &Seen) -> Result<Option<Entry>> {
         let to = below(&self.to, &seen.path);
         match &seen.found {
-            Found::Directory => Ok(Some(entry(&seen.path, Kind::Directory { opaque: false }, 0o755))),
+            Found::Directory { mode } => {
+                Ok(Some(entry(&seen.path, Kind::Directory { opaque: false }, self.modes.of_directory(*mode))))
+            }
             Found::Symlink { target } => {
                 symlink(std::ffi::OsStr::from_bytes(target), &to).at("create", &to)?;
                 self.own(&to)?;
@@ -106,7 +110,7 @@ impl Stage<'_> {
             true => crate::seal::hash_file(copy.try_clone().at("duplicate", to)?).at("read", to)?,
             false => copy_bytes(&mut source, &mut copy, &from, to)?,
         };
-        let mode = if walk::is_executable(&metadata) { 0o755 } else { 0o644 };
+        let mode = self.modes.of_file(walk::permissions(&metadata));
         let entry = entry(&seen.path, Kind::File { size, content }, mode);
         self.own(to)?;
         copy.set_permissions(Permissions::from_mode(self.mode(&entry))).at("chmod", to)?;

@@ -1,13 +1,14 @@
 //! The stat list of a tree: what each file's content was when it was read, and how to tell that it still is.
 //!
 //! ```text
-//! "stacker stat list 1\n"
+//! "stacker stat list 2\n"
 //! tree digest      32 bytes
 //! records, in listing order, until the checksum:
-//!   kind           1 byte: d directory, l symbolic link, f file, x executable file
+//!   kind           1 byte: d directory, l symbolic link, f file
 //!   path length    4 bytes; path relative to the root, whose own is empty
 //!   l only:        target length, 4 bytes; target
-//!   f and x only:  size 8, inode 8, mtime 12, ctime 12, moment 12, blake3 of the content 32
+//!   d and f only:  mode 2, as it is in the tree digest
+//!   f only:        size 8, inode 8, mtime 12, ctime 12, moment 12, blake3 of the content 32
 //! checksum         32 bytes: blake3 of all before it
 //! ```
 //! Numbers are little-endian; a time is signed seconds (8) and nanoseconds (4). The moment is the file system's clock
@@ -21,7 +22,7 @@ use std::os::unix::fs::MetadataExt;
 use crate::digest::{ContentDigest, TreeDigest};
 use crate::listing::{Entry, Kind, Time};
 
-const FIRST_LINE: &[u8] = b"stacker stat list 1\n";
+const FIRST_LINE: &[u8] = b"stacker stat list 2\n";
 
 /// The coarsest time stamps of any file system that matters (FAT's), in seconds.
 const GRANULARITY: i64 = 2;
@@ -56,20 +57,18 @@ pub(super) struct Record<'a> {
 /// What stands at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum What<'a> {
-    Directory,
+    Directory { mode: u32 },
     Symlink { target: &'a [u8] },
-    File { executable: bool, stamp: Stamp, moment: Time, content: ContentDigest },
+    File { mode: u32, stamp: Stamp, moment: Time, content: ContentDigest },
 }
 
 impl Record<'_> {
     /// As an import has it.
     pub fn entry(&self) -> Entry {
         let (mode, kind) = match self.what {
-            What::Directory => (0o755, Kind::Directory { opaque: false }),
+            What::Directory { mode } => (mode, Kind::Directory { opaque: false }),
             What::Symlink { target } => (0o777, Kind::Symlink { target: target.to_vec() }),
-            What::File { executable, stamp, content, .. } => {
-                (if executable { 0o755 } else { 0o644 }, Kind::File { size: stamp.size, content })
-            }
+            What::File { mode, stamp, content, .. } => (mode, Kind::File { size: stamp.size, content }),
         };
         let (mtime, xattrs) = (Time::default(), Default::default());
         Entry { path: self.path.to_vec(), kind, mode, uid: 0, gid: 0, mtime, xattrs }
@@ -82,7 +81,7 @@ impl Record<'_> {
                 let newest = stamp.mtime.max(stamp.ctime);
                 Time { seconds: newest.seconds.saturating_add(GRANULARITY), ..newest } < moment
             }
-            What::Directory | What::Symlink { .. } => true,
+            What::Directory { .. } | What::Symlink { .. } => true,
         }
     }
 
@@ -157,16 +156,16 @@ pub(super) fn encode(digest: &TreeDigest, records: &[Record]) -> Vec<u8> {
 
 fn encode_record(record: &Record, list: &mut Vec<u8>) {
     list.push(match record.what {
-        What::Directory => b'd',
+        What::Directory { .. } => b'd',
         What::Symlink { .. } => b'l',
-        What::File { executable: false, .. } => b'f',
-        What::File { executable: true, .. } => b'x',
+        What::File { .. } => b'f',
     });
     encode_bytes(record.path, list);
     match record.what {
-        What::Directory => {}
+        What::Directory { mode } => encode_mode(mode, list),
         What::Symlink { target } => encode_bytes(target, list),
-        What::File { stamp, moment, content, .. } => {
+        What::File { mode, stamp, moment, content } => {
+            encode_mode(mode, list);
             list.extend_from_slice(&stamp.size.to_le_bytes());
             list.extend_from_slice(&stamp.inode.to_le_bytes());
             for time in [stamp.mtime, stamp.ctime, moment] {
@@ -176,6 +175,11 @@ fn encode_record(record: &Record, list: &mut Vec<u8>) {
             list.extend_from_slice(&content.0);
         }
     }
+}
+
+/// Permission bits fit.
+fn encode_mode(mode: u32, list: &mut Vec<u8>) {
+    list.extend_from_slice(&(mode as u16).to_le_bytes());
 }
 
 /// Paths and link texts are bounded by PATH_MAX at each step, so that their lengths fit.
@@ -219,6 +223,11 @@ impl<'a> Reader<'a> {
         Some(u64::from_le_bytes(self.array()?))
     }
 
+    /// Nobody but us writes lists, but a listing takes no other bits.
+    fn mode(&mut self) -> Option<u32> {
+        Some(u16::from_le_bytes(self.array()?).into()).filter(|mode| *mode <= 0o7777)
+    }
+
     fn time(&mut self) -> Option<Time> {
         Some(Time { seconds: i64::from_le_bytes(self.array()?), nanos: u32::from_le_bytes(self.array()?) })
     }
@@ -227,13 +236,14 @@ impl<'a> Reader<'a> {
         let [kind] = self.array()?;
         let path = self.bytes()?;
         let what = match kind {
-            b'd' => What::Directory,
+            b'd' => What::Directory { mode: self.mode()? },
             b'l' => What::Symlink { target: self.bytes()? },
-            b'f' | b'x' => {
+            b'f' => {
+                let mode = self.mode()?;
                 let (size, inode) = (self.number()?, self.number()?);
                 let stamp = Stamp { size, inode, mtime: self.time()?, ctime: self.time()? };
                 let moment = self.time()?;
-                What::File { executable: kind == b'x', stamp, moment, content: ContentDigest(self.array()?) }
+                What::File { mode, stamp, moment, content: ContentDigest(self.array()?) }
             }
             _ => return None,
         };

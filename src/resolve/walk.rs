@@ -24,8 +24,8 @@ pub(super) struct Seen {
 
 /// What the walk can say of a name.
 pub(super) enum Found {
-    Directory,
-    File { executable: bool, stamp: Stamp },
+    Directory { mode: u32 },
+    File { mode: u32, stamp: Stamp },
     Symlink { target: Vec<u8> },
 }
 
@@ -59,7 +59,7 @@ pub(super) fn walk(root: &Path, own: &Own) -> Result<Vec<Seen>> {
     if filter.is_own(b"", &metadata) {
         return Err(Error::Build(format!("{} is stacker's own directory", root.display())));
     }
-    let mut seen = vec![Seen { path: vec![], found: Found::Directory }];
+    let mut seen = vec![Seen { path: vec![], found: Found::Directory { mode: permissions(&metadata) } }];
     seen.extend(beneath(root, &filter)?);
     Ok(seen)
 }
@@ -68,7 +68,7 @@ pub(super) fn walk(root: &Path, own: &Own) -> Result<Vec<Seen>> {
 pub(super) fn size(seen: &[Seen]) -> u64 {
     let size = |seen: &Seen| match &seen.found {
         Found::File { stamp, .. } => stamp.size,
-        Found::Directory | Found::Symlink { .. } => 0,
+        Found::Directory { .. } | Found::Symlink { .. } => 0,
     };
     seen.iter().map(size).fold(0, u64::saturating_add)
 }
@@ -80,7 +80,7 @@ fn beneath(root: &Path, filter: &Filter) -> Result<Vec<Seen>> {
     while !directories.is_empty() {
         let lists: Vec<Vec<Seen>> =
             directories.par_iter().map(|path| directory(root, path, filter)).collect::<Result<_>>()?;
-        let below = lists.iter().flatten().filter(|seen| matches!(seen.found, Found::Directory));
+        let below = lists.iter().flatten().filter(|seen| matches!(seen.found, Found::Directory { .. }));
         directories = below.map(|seen| seen.path.clone()).collect();
         levels.push(lists.into_iter());
     }
@@ -98,7 +98,7 @@ fn in_order(mut levels: Vec<std::vec::IntoIter<Vec<Seen>>>) -> Vec<Seen> {
             open.pop();
             continue;
         };
-        let is_directory = matches!(seen.found, Found::Directory);
+        let is_directory = matches!(seen.found, Found::Directory { .. });
         all.push(seen);
         if is_directory {
             open.push(list(open.len()));
@@ -130,7 +130,7 @@ fn look(root: &Path, directory: &[u8], name: &DirEntry, filter: &Filter) -> Resu
         return Ok(None);
     }
     let found = match metadata.is_dir() {
-        true => Found::Directory,
+        true => Found::Directory { mode: permissions(&metadata) },
         false => found(&below(root, &path), &metadata)?,
     };
     Ok(Some(Seen { path, found }))
@@ -140,7 +140,7 @@ fn found(path: &Path, metadata: &Metadata) -> Result<Found> {
     let kind = metadata.file_type();
     let special = match () {
         _ if kind.is_file() => {
-            return Ok(Found::File { executable: is_executable(metadata), stamp: Stamp::of(metadata) });
+            return Ok(Found::File { mode: permissions(metadata), stamp: Stamp::of(metadata) });
         }
         _ if kind.is_symlink() => {
             let target = fs::read_link(path).map_err(|error| broken("read the link", path, &error))?;
@@ -153,7 +153,7 @@ fn found(path: &Path, metadata: &Metadata) -> Result<Found> {
     Err(Error::Build(format!("cannot import {}: it is {special}", path.display())))
 }
 
-/// Whether its owner can execute it: all that is kept of a mode.
-pub(super) fn is_executable(metadata: &Metadata) -> bool {
-    metadata.mode() & 0o100 != 0
+/// The permission bits, as the host has them.
+pub(super) fn permissions(metadata: &Metadata) -> u32 {
+    metadata.mode() & 0o7777
 }

@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, chmodat, fchmod, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
 use crate::commit_point::CommitPoint;
@@ -135,15 +135,15 @@ fn remove_directory(
     depth: usize,
     pending: &mut Vec<Vec<u8>>,
 ) -> io::Result<()> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let directory = openat(at, name, flags, Mode::empty())?;
+    let directory = open_directory(at, name)?;
     for item in Dir::read_from(&directory)? {
         let item = item?;
         let child = item.file_name().to_bytes();
         if child == b"." || child == b".." {
             continue;
         }
-        match unlinkat(&directory, child, AtFlags::empty()) {
+        let unlink = || unlinkat(&directory, child, AtFlags::empty());
+        match unlink().or_else(|error| forced(error, || fchmod(&directory, Mode::RWXU), unlink)) {
             Err(Errno::NOENT) => {}
             Err(Errno::ISDIR) if depth < DEEPEST => {
                 remove_directory(top, directory.as_fd(), child, depth + 1, pending)?;
@@ -157,6 +157,26 @@ fn remove_directory(
         }
     }
     Ok(unlinkat(at, name, AtFlags::REMOVEDIR)?)
+}
+
+fn open_directory(at: BorrowedFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = || openat(at, name, flags, Mode::empty());
+    // It is no link: that would be another error.
+    open().or_else(|error| forced(error, || chmodat(at, name, Mode::RWXU, AtFlags::empty()), open))
+}
+
+/// Once more where its mode keeps even the owner of a directory, who is not root, from doing it.
+fn forced<T>(
+    error: Errno,
+    permit: impl FnOnce() -> rustix::io::Result<()>,
+    again: impl FnOnce() -> rustix::io::Result<T>,
+) -> rustix::io::Result<T> {
+    if error != Errno::ACCESS {
+        return Err(error);
+    }
+    permit()?;
+    again()
 }
 
 /// A name that no other worker, dead ones included, gives: its process id may come again, but not at that moment.

@@ -1,6 +1,8 @@
-//! `dest` imports: a staged tree becomes a layer of its own.
+//! `dest` imports and `overlay_dirs`: a staged tree becomes a layer of its own.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use crate::action::Ids;
@@ -10,6 +12,7 @@ use crate::listing::{Entry, Kind, Time, View, join, scratch_root};
 use crate::seal::delta::{dress, within};
 use crate::seal::failure::{library, machine};
 use crate::seal::{Form, Times, dress_root, seal};
+use crate::text::escape;
 
 use super::message::{Failure, Sealed};
 use super::{Files, Purpose, Worker, failed, staged, trash};
@@ -33,28 +36,42 @@ impl Worker<'_> {
         let upper = draft.join("u");
         let root = lower.lookup(b"").map_err(|error| library("read listings", error))?;
         let source = staged(name);
+        let mut replaced = Vec::new();
         if dest.is_empty() {
             fs::remove_dir(&upper).map_err(|error| failed("remove", &upper, error))?;
-            fs::rename(&source, &upper).map_err(|error| failed("rename", &source, error))?;
+            rename(&source, &upper).map_err(|error| failed("rename", &source, error))?;
             dress_root(&upper, root.as_ref(), ids)?;
-            keep_known(&upper, b"", &lower.root(), ids)?;
+            keep_known(&upper, b"", &lower.root(), ids, &mut replaced)?;
         } else {
             dress_root(&upper, root.as_ref(), ids)?;
             let place = place(&upper, dest, &lower.root(), time, ids)?;
-            fs::rename(&source, within(&upper, dest)).map_err(|error| machine("import", dest, error))?;
+            rename(&source, &within(&upper, dest)).map_err(|error| machine("import", dest, error))?;
             let known = place.filter(|view| view.exists());
             if let Some(view) = known {
                 keep_itself(&upper, dest, &view, ids)?;
-                keep_known(&upper, dest, &view, ids)?;
+                keep_known(&upper, dest, &view, ids, &mut replaced)?;
             }
         }
         CommitPoint::ImportMoved.reached();
         trash::remove(&[format!("imports/{name}")])?;
         let form = Form::Changes(self.store.form().marks());
-        let sealed = seal(&upper, &lower, form, Times::All(time), ids, &mut listing)?;
+        let mut sealed = seal(&upper, &lower, form, Times::All(time), ids, &mut listing)?;
+        replaced.sort();
+        sealed.warnings.append(&mut replaced);
         self.keep_delta(&draft, parent.id(), &sealed, listing)?;
         Ok(sealed)
     }
+}
+
+/// Who is not root may move only directories that they can write to.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    let looks = from.symlink_metadata()?;
+    if !looks.is_dir() || looks.mode() & 0o200 != 0 {
+        return fs::rename(from, to);
+    }
+    fs::set_permissions(from, Permissions::from_mode(looks.mode() | 0o200))?;
+    fs::rename(from, to)?;
+    fs::set_permissions(to, looks.permissions())
 }
 
 /// Makes the directories that lead to `dest`, as they are in the base; the directory of the base at `dest` itself.
@@ -91,8 +108,8 @@ fn keep_itself(upper: &Path, path: &[u8], view: &View, ids: Ids) -> Result<(), F
     }
 }
 
-/// The same for all directories below.
-fn keep_known(upper: &Path, path: &[u8], view: &View, ids: Ids) -> Result<(), Failure> {
+/// The same for all directories below. Links of the base in whose place there is a directory now are told.
+fn keep_known(upper: &Path, path: &[u8], view: &View, ids: Ids, replaced: &mut Vec<String>) -> Result<(), Failure> {
     let full = within(upper, path);
     if !full.symlink_metadata().is_ok_and(|found| found.is_dir()) {
         return Ok(());
@@ -104,11 +121,17 @@ fn keep_known(upper: &Path, path: &[u8], view: &View, ids: Ids) -> Result<(), Fa
             continue;
         }
         let name = item.file_name();
+        let child = join(path, name.as_bytes());
         let below = view.directory(name.as_bytes()).map_err(|error| library("read listings", error))?;
         if below.exists() {
-            let child = join(path, name.as_bytes());
             keep_itself(upper, &child, &below, ids)?;
-            keep_known(upper, &child, &below, ids)?;
+            keep_known(upper, &child, &below, ids, replaced)?;
+            continue;
+        }
+        let known = view.child(name.as_bytes()).map_err(|error| library("read listings", error))?;
+        if let Some(Kind::Symlink { target }) = known.map(|lower| lower.entry.kind) {
+            let (child, target) = (escape(&child), escape(&target));
+            replaced.push(format!("/{child}, a link to {target} in the base, is replaced by a directory"));
         }
     }
     Ok(())

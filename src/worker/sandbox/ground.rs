@@ -86,7 +86,7 @@ impl Ground {
         file(&ground.stacker.join("run"), sandbox.script.as_bytes(), 0o755).during("write the script")?;
         if sandbox.setting.ids == Ids::Single {
             file(&ground.stacker.join(pretend::APT_FILE), pretend::APT_CONFIGURATION, 0o644)
-                .during("write apt.conf")?;
+                .during("write .apt.conf")?;
         }
         ground.places = places(sandbox, &ground)?;
         let mut points = Points::default();

@@ -75,6 +75,9 @@ pub struct Sandbox<'a> {
 /// Where the script lies in the sandbox.
 pub const SCRIPT: &str = "/stacker/run";
 
+/// Names in `/stacker` that no import may have.
+pub const OWN_NAMES: [&str; 3] = ["imports", "run", pretend::APT_FILE];
+
 /// Runs the script to its end. Returns its exit code as a shell would say it: 128 + number for a signal.
 ///
 /// For a single-threaded process that is user 0 of a user namespace, with ids 0 to 65535 or that one alone, with all capabilities and a

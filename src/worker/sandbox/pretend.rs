@@ -8,7 +8,7 @@ use nix::libc::{self, sock_filter};
 /// apt looks whether it has become somebody else, and gives up where it has not; this file tells it not to try.
 pub const APT_CONFIGURATION: &[u8] = b"APT::Sandbox::User \"root\";\n";
 /// Where that lies in `/stacker`.
-pub const APT_FILE: &str = "apt.conf";
+pub const APT_FILE: &str = ".apt.conf";
 /// Leads apt there; a value that the stackerfile sets stays.
 pub const APT_VARIABLE: &str = "APT_CONFIG";
 
