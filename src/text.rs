@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use serde::Serialize;
+
 /// Printable ASCII but `%` stays; every other byte, blanks too, becomes `%XX`. The empty text is `%`.
 pub fn escape(bytes: &[u8]) -> String {
     use std::fmt::Write;
@@ -54,6 +56,25 @@ pub fn printable(text: &str) -> Cow<'_, str> {
         printable_line(line, &mut shown);
     }
     Cow::Owned(shown)
+}
+
+/// A value as JSON that a terminal may get: what it would act on is escaped as JSON has it.
+pub fn json(value: &impl Serialize) -> String {
+    use std::fmt::Write;
+    let text = serde_json::to_string_pretty(value).expect("it is made of JSON values");
+    // All of that stands in strings, where it may be escaped.
+    let mut shown = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        if !acts(c) {
+            shown.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            // Writing to a String cannot fail.
+            let _ = write!(shown, "\\u{unit:04x}");
+        }
+    }
+    shown + "\n"
 }
 
 fn printable_line(line: &str, shown: &mut String) {
@@ -113,6 +134,14 @@ mod tests {
         for (text, expected) in table {
             assert_eq!(printable(text), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn json_for_a_terminal_is_json() {
+        let text = "\u{9b}2J\u{202e}\x7f\x1b[31m é\n\"";
+        let shown = json(&[text]);
+        assert_eq!(printable(&shown), shown);
+        assert_eq!(serde_json::from_str::<Vec<String>>(&shown).unwrap(), [text]);
     }
 
     #[test]

@@ -219,7 +219,7 @@ impl Report {
     /// For people, or (`json`) for programs.
     pub fn render(&self, json: bool) -> String {
         if json {
-            return serde_json::to_string_pretty(self).expect("texts and numbers are always JSON");
+            return crate::text::json(self);
         }
         let mut text = String::new();
         let lines = self.damaged.iter().map(|found| ("damaged", found));

@@ -55,7 +55,7 @@ impl Report {
         let tier = self.tier.map_or_else(|| "none".to_owned(), |tier| tier.to_string());
         if json {
             let value = serde_json::json!({ "sandbox": tier, "probes": self.findings });
-            return format!("{value:#}");
+            return crate::text::json(&value);
         }
         let mut text = String::new();
         for Finding { name, ok, found, needed_for, mend, .. } in &self.findings {

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::table::{Facts, NOTHING_THERE, bytes, columns, moment, plain};
 use crate::action::{Action, Field};
 pub use crate::database::CacheRow;
 use crate::progress::duration;
+use crate::text;
 
 /// One result with what led to it.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,7 +35,7 @@ pub struct CachePath {
 /// One line for each result; JSON: an array with an object for each.
 pub fn render_list(rows: &[CacheRow], json: bool) -> String {
     if json {
-        return pretty(&rows.iter().map(CacheRow::json).collect::<Vec<_>>());
+        return text::json(&rows.iter().map(CacheRow::json).collect::<Vec<_>>());
     }
     if rows.is_empty() {
         return "the cache holds no results\n".to_owned();
@@ -59,7 +59,7 @@ pub fn render_list(rows: &[CacheRow], json: bool) -> String {
 /// Everything about some results; JSON: an array with an object for each.
 pub fn render_entries(entries: &[CacheEntry], json: bool) -> String {
     match json {
-        true => pretty(&entries.iter().map(CacheEntry::json).collect::<Vec<_>>()),
+        true => text::json(&entries.iter().map(CacheEntry::json).collect::<Vec<_>>()),
         false => entries.iter().map(CacheEntry::text).collect::<Vec<_>>().join("\n"),
     }
 }
@@ -153,8 +153,4 @@ fn script_line(line: &str) -> String {
 /// As many digits as tell results apart; `cache show` takes them.
 fn first_digits(hex: &str) -> String {
     hex.chars().take(16).collect()
-}
-
-fn pretty<T: Serialize>(value: &T) -> String {
-    serde_json::to_string_pretty(value).expect("it is made of JSON values") + "\n"
 }

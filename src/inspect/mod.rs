@@ -36,7 +36,7 @@ pub fn inspect(layout: &Path, tag: Option<&str>, json: bool) -> Result<String> {
         }
     }
     Ok(match (json, tag) {
-        (true, _) => serde_json::to_string_pretty(&images).expect("images are always JSON") + "\n",
+        (true, _) => crate::text::json(&images),
         (false, None) => show::brief(layout.path(), &images),
         (false, Some(tag)) => show::whole(tag, &images),
     })
