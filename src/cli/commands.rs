@@ -12,11 +12,18 @@ use crate::load;
 use crate::progress::Mode;
 use crate::shell::{self, AfterFailure, Start, shell};
 
+use super::describe;
 use super::options::{Directories, compression, cores, substitute, time};
 use super::{Build, Cli, Command, Global, Reading, Setup, Shell};
 
 /// Runs a command; returns the exit code.
 pub fn run(cli: Cli) -> Result<i32> {
+    // These need no directories, which a machine that makes packages may not have.
+    match &cli.command {
+        Command::Completions(arguments) => return write(&describe::completions(arguments.shell)),
+        Command::Man(arguments) => return describe::man(&arguments.dir).map(|()| 0),
+        _ => {}
+    }
     let directories = Directories::resolve(&cli.global)?;
     if cli.global.debug {
         let Directories { stacker, roots, oci, .. } = &directories;
@@ -55,6 +62,7 @@ pub fn run(cli: Cli) -> Result<i32> {
             print(&report.show(arguments.json))?;
             Ok(report.exit_code())
         }
+        Command::Completions(_) | Command::Man(_) => Ok(0),
     }
 }
 
@@ -69,12 +77,17 @@ fn setup(arguments: &Setup, global: &Global) -> Result<i32> {
         .map(|()| 0)
 }
 
-/// Results go to stdout; a reader that has gone (`| head`) is no failure of ours.
+/// Results go to stdout.
 fn print(text: &str) -> Result<i32> {
-    use std::io::Write;
     let mut text = crate::text::printable(text.trim_end_matches('\n')).into_owned();
     text.push('\n');
-    match std::io::stdout().write_all(text.as_bytes()) {
+    write(text.as_bytes())
+}
+
+/// A reader that has gone (`| head`) is no failure of ours.
+fn write(bytes: &[u8]) -> Result<i32> {
+    use std::io::Write;
+    match std::io::stdout().write_all(bytes) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Error::Machine(format!("cannot write to stdout: {error}")))
         }

@@ -1,7 +1,9 @@
 //! The command line as typed. What it means is worked out in [`options`]; each command is one function.
 
+mod build;
 mod cache;
 mod commands;
+mod describe;
 pub mod options;
 
 use std::ffi::OsString;
@@ -10,9 +12,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::holder::Tier;
-use crate::progress::Mode;
 use crate::store::StoreKind;
 use crate::text::printable;
+
+pub use build::{Build, Codec, Reading, Shell};
 
 /// Builds container images from stackerfiles, with a content-addressed cache, as an ordinary user.
 #[derive(Parser, Debug)]
@@ -96,110 +99,10 @@ pub enum Command {
     Clean(Clean),
     /// Find out what builds can have on this machine, and what is to be done for the rest
     Check(Check),
-}
-
-/// `stacker build`.
-#[derive(Args, Debug)]
-pub struct Build {
-    /// Layers to build, with what they need (default: all); with --all, the directory to search
-    #[arg(value_name = "LAYER")]
-    pub layers: Vec<String>,
-    /// Build every stackerfile below a directory (default: .)
-    #[arg(long)]
-    pub all: bool,
-    /// The stackerfile
-    #[arg(long = "stacker-file", short = 'f', value_name = "FILE", conflicts_with = "all")]
-    pub file: Option<PathBuf>,
-    /// How stackerfiles are read.
-    #[command(flatten)]
-    pub reading: Reading,
-    /// Build everything anew and replace the stored results
-    #[arg(long)]
-    pub no_cache: bool,
-    /// Build this layer anew
-    #[arg(long, value_name = "LAYER", action = clap::ArgAction::Append)]
-    pub rebuild: Vec<String>,
-    /// Build all that does not depend on a failure
-    #[arg(long)]
-    pub keep_going: bool,
-    /// Steps at a time (default: the cores)
-    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub jobs: Option<u16>,
-    /// How progress is shown (default: live lines on a terminal, else plain)
-    #[arg(long, value_name = "MODE")]
-    pub progress: Option<Mode>,
-    /// Write a JSON description of what was built
-    #[arg(long, value_name = "FILE")]
-    pub metadata_file: Option<PathBuf>,
-    /// Compression of the layers that are built here
-    #[arg(long, value_name = "CODEC", default_value = "gzip")]
-    pub compression: Codec,
-    /// Level of the compression (gzip 1-9, zstd 1-19)
-    #[arg(long, value_name = "N")]
-    pub compression_level: Option<i32>,
-    /// Largest layer that is unpacked, and largest import: bytes without compression
-    #[arg(long, value_name = "SIZE", default_value = "64GiB")]
-    pub max_layer_size: bytesize::ByteSize,
-    /// Creation time of the images: RFC 3339, or seconds since 1970
-    #[arg(long, value_name = "TIME")]
-    pub created: Option<String>,
-    /// After a run fails, open a shell in what it left
-    #[arg(long)]
-    pub shell_fail: bool,
-    /// After a run fails, run a command of /bin/sh in what it left
-    #[arg(long, value_name = "CMD", conflicts_with = "shell_fail")]
-    pub on_run_failure: Option<String>,
-}
-
-/// How stackerfiles are read.
-#[derive(Args, Debug)]
-pub struct Reading {
-    /// With --all: which files are stackerfiles, matched against the absolute path (default: /stacker\.yaml$)
-    #[arg(long, value_name = "REGEX", requires = "all")]
-    pub stacker_file_pattern: Option<String>,
-    /// Replace ${{NAME}} in stackerfiles
-    #[arg(long, value_name = "NAME=VALUE", action = clap::ArgAction::Append)]
-    pub substitute: Vec<String>,
-    /// A YAML map of names and values to replace
-    #[arg(long, value_name = "FILE")]
-    pub substitute_file: Option<PathBuf>,
-}
-
-/// `stacker shell`.
-#[derive(Args, Debug)]
-pub struct Shell {
-    /// The layer
-    #[arg(value_name = "LAYER")]
-    pub layer: String,
-    /// What its script starts from, with the imports, instead of what it came out as
-    #[arg(long, conflicts_with = "failed")]
-    pub before: bool,
-    /// What its last run left when it failed
-    #[arg(long)]
-    pub failed: bool,
-    /// The stackerfile
-    #[arg(long = "stacker-file", short = 'f', value_name = "FILE", conflicts_with = "all")]
-    pub file: Option<PathBuf>,
-    /// Look for the layer in every stackerfile below a directory
-    #[arg(long, value_name = "DIR")]
-    pub all: Option<PathBuf>,
-    /// How stackerfiles are read.
-    #[command(flatten)]
-    pub reading: Reading,
-    /// What to run, looked for in the PATH of the layer's `run` (default: bash or else sh)
-    #[arg(value_name = "CMD", last = true)]
-    pub command: Vec<String>,
-}
-
-/// Codecs of layer blobs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Codec {
-    /// Read by every tool.
-    Gzip,
-    /// Smaller and faster, not read by older tools.
-    Zstd,
-    /// Plain tar.
-    None,
+    /// Print what makes a shell complete command lines of stacker
+    Completions(Completions),
+    /// Write manual pages, one for each command
+    Man(Man),
 }
 
 /// `stacker inspect`.
@@ -298,6 +201,27 @@ pub struct Check {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `stacker completions`.
+#[derive(Args, Debug)]
+#[command(after_help = COMPLETIONS)]
+pub struct Completions {
+    /// For which shell
+    pub shell: clap_complete::Shell,
+}
+
+/// The end of `stacker completions --help`.
+const COMPLETIONS: &str = "\
+For bash:  stacker completions bash > ~/.local/share/bash-completion/completions/stacker
+For zsh:   stacker completions zsh > DIR/_stacker, where DIR is in fpath
+For fish:  stacker completions fish > ~/.config/fish/completions/stacker.fish";
+
+/// `stacker man`.
+#[derive(Args, Debug)]
+pub struct Man {
+    /// Where to write them, such as ~/.local/share/man/man1
+    pub dir: PathBuf,
 }
 
 /// Runs the program; returns its exit code. Must be called before any thread exists.
