@@ -21,6 +21,31 @@ pub struct Build {
     /// How stackerfiles are read.
     #[command(flatten)]
     pub reading: Reading,
+    /// How layers are built.
+    #[command(flatten)]
+    pub options: BuildOptions,
+}
+
+/// `stacker recursive-build`.
+#[derive(Args, Debug)]
+pub struct RecursiveBuild {
+    /// Where to look for stackerfiles; ignore files do not count
+    #[arg(long, short = 'd', value_name = "DIR", default_value = ".")]
+    pub search_dir: PathBuf,
+    /// Which files are stackerfiles, matched against the absolute path
+    #[arg(long, short = 'p', value_name = "REGEX", default_value = r"\/stacker.yaml$")]
+    pub stacker_file_pattern: String,
+    /// What is replaced in stackerfiles.
+    #[command(flatten)]
+    pub substitutes: Substitutes,
+    /// How layers are built.
+    #[command(flatten)]
+    pub options: BuildOptions,
+}
+
+/// How layers are built.
+#[derive(Args, Debug)]
+pub struct BuildOptions {
     /// Build everything anew and replace the stored results
     #[arg(long)]
     pub no_cache: bool,
@@ -36,6 +61,15 @@ pub struct Build {
     /// How progress is shown (default: live lines on a terminal, else plain)
     #[arg(long, value_name = "MODE")]
     pub progress: Option<Mode>,
+    /// Print the layers in the order in which they would be built, and build none
+    #[arg(long)]
+    pub order_only: bool,
+    /// Refuse stackerfiles with an import from http(s) that has no `hash`
+    #[arg(long)]
+    pub require_hash: bool,
+    /// Accepted for scripts that have it; layers are tars, which have no dm-verity data
+    #[arg(long)]
+    pub no_verity: bool,
     /// Write a JSON description of what was built
     #[arg(long, value_name = "FILE")]
     pub metadata_file: Option<PathBuf>,
@@ -65,6 +99,14 @@ pub struct Reading {
     /// With --all: which files are stackerfiles, matched against the absolute path (default: /stacker\.yaml$)
     #[arg(long, value_name = "REGEX", requires = "all")]
     pub stacker_file_pattern: Option<String>,
+    /// What is replaced.
+    #[command(flatten)]
+    pub substitutes: Substitutes,
+}
+
+/// What is replaced in stackerfiles.
+#[derive(Args, Debug)]
+pub struct Substitutes {
     /// Replace ${{NAME}} in stackerfiles
     #[arg(long, value_name = "NAME=VALUE", action = clap::ArgAction::Append)]
     pub substitute: Vec<String>,

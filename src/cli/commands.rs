@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::build::{self, What, build};
 use crate::error::{Error, Result};
 use crate::execute::View;
-use crate::holder::Holder;
+use crate::holder::{Holder, Insisted};
 use crate::inputs::absolute;
 use crate::load;
 use crate::progress::Mode;
@@ -14,7 +14,7 @@ use crate::shell::{self, AfterFailure, Start, shell};
 
 use super::describe;
 use super::options::{Directories, compression, cores, substitute, time};
-use super::{Build, Cli, Command, Global, Reading, Setup, Shell};
+use super::{Build, BuildOptions, Cli, Command, Global, Reading, RecursiveBuild, Setup, Shell, Substitutes};
 
 /// Runs a command; returns the exit code.
 pub fn run(cli: Cli) -> Result<i32> {
@@ -33,10 +33,9 @@ pub fn run(cli: Cli) -> Result<i32> {
     let kind = cli.global.storage_type.map(Into::into);
     let sandbox = cli.global.sandbox;
     match cli.command {
-        Command::Build(arguments) => {
-            // Forks, so it comes before any thread.
-            let holder = Holder::start(&directories.stacker, &directories.roots, kind)?.insist(cli.global.sandbox);
-            build(&request(*arguments, &cli.global, directories)?, holder)
+        Command::Build(arguments) => build_layers(build_request(*arguments, &cli.global, directories), (kind, sandbox)),
+        Command::RecursiveBuild(arguments) => {
+            build_layers(recursive_request(*arguments, &cli.global, directories), (kind, sandbox))
         }
         Command::Shell(arguments) => {
             let holder = Holder::start(&directories.stacker, &directories.roots, kind)?.insist(cli.global.sandbox);
@@ -95,17 +94,30 @@ fn write(bytes: &[u8]) -> Result<i32> {
     }
 }
 
+fn build_layers(request: Result<(build::Request, bool)>, (kind, sandbox): Insisted) -> Result<i32> {
+    let (request, order_only) = request?;
+    if order_only {
+        return print(&build::order(&request)?);
+    }
+    // Forks, so it comes before any thread.
+    let Directories { stacker, roots, .. } = &request.directories;
+    let holder = Holder::start(stacker, roots, kind)?.insist(sandbox);
+    build(&request, holder)
+}
+
 fn reading(arguments: &Reading, directories: &Directories) -> Result<load::Options> {
+    let pattern = arguments.stacker_file_pattern.as_deref().map(pattern).transpose()?;
+    Ok(load::Options { pattern, ..substituting(&arguments.substitutes, directories)? })
+}
+
+fn pattern(text: &str) -> Result<regex::Regex> {
+    regex::Regex::new(text).map_err(|error| Error::Usage(format!("--stacker-file-pattern {text:?}: {error}")))
+}
+
+fn substituting(arguments: &Substitutes, directories: &Directories) -> Result<load::Options> {
     let substitute_file = match &arguments.substitute_file {
         Some(path) => load::read_substitute_file(path)?,
         None => BTreeMap::new(),
-    };
-    let pattern = match &arguments.stacker_file_pattern {
-        Some(text) => Some(
-            regex::Regex::new(text)
-                .map_err(|error| Error::Usage(format!("--stacker-file-pattern {text:?}: {error}")))?,
-        ),
-        None => None,
     };
     Ok(load::Options {
         substitutes: arguments.substitute.iter().map(|text| substitute(text)).collect::<Result<_>>()?,
@@ -113,15 +125,39 @@ fn reading(arguments: &Reading, directories: &Directories) -> Result<load::Optio
         builtins: directories.builtins(),
         working_dir: directories.working.clone(),
         exclude: directories.own(),
-        pattern,
+        pattern: None,
+        every_file: false,
+        require_hash: false,
         colour: std::io::IsTerminal::is_terminal(&std::io::stderr()),
     })
 }
 
-fn request(arguments: Build, global: &Global, directories: Directories) -> Result<build::Request> {
-    Ok(build::Request {
-        what: what(&arguments)?,
-        load: reading(&arguments.reading, &directories)?,
+/// What is to be built, and whether it is only to be told in which order.
+fn build_request(arguments: Build, global: &Global, directories: Directories) -> Result<(build::Request, bool)> {
+    let load = reading(&arguments.reading, &directories)?;
+    request(what(&arguments)?, load, arguments.options, global, directories)
+}
+
+fn recursive_request(
+    arguments: RecursiveBuild,
+    global: &Global,
+    directories: Directories,
+) -> Result<(build::Request, bool)> {
+    let pattern = Some(pattern(&arguments.stacker_file_pattern)?);
+    let load = load::Options { pattern, every_file: true, ..substituting(&arguments.substitutes, &directories)? };
+    request(What::All(absolute(&arguments.search_dir)?), load, arguments.options, global, directories)
+}
+
+fn request(
+    what: What,
+    load: load::Options,
+    arguments: BuildOptions,
+    global: &Global,
+    directories: Directories,
+) -> Result<(build::Request, bool)> {
+    let request = build::Request {
+        what,
+        load: load::Options { require_hash: arguments.require_hash, ..load },
         no_cache: arguments.no_cache,
         rebuild: arguments.rebuild,
         keep_going: arguments.keep_going,
@@ -136,7 +172,8 @@ fn request(arguments: Build, global: &Global, directories: Directories) -> Resul
             None => arguments.shell_fail.then_some(AfterFailure::Shell),
         },
         directories,
-    })
+    };
+    Ok((request, arguments.order_only))
 }
 
 fn shell_request(arguments: Shell, directories: Directories) -> Result<shell::Request> {

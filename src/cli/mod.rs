@@ -15,7 +15,7 @@ use crate::holder::Tier;
 use crate::store::StoreKind;
 use crate::text::printable;
 
-pub use build::{Build, Codec, Reading, Shell};
+pub use build::{Build, BuildOptions, Codec, Reading, RecursiveBuild, Shell, Substitutes};
 
 /// Builds container images from stackerfiles, with a content-addressed cache, as an ordinary user.
 #[derive(Parser, Debug)]
@@ -84,6 +84,8 @@ impl From<StorageType> for StoreKind {
 pub enum Command {
     /// Build layers and write their images to the OCI layout
     Build(Box<Build>),
+    /// Build the layers of all stackerfiles below a directory
+    RecursiveBuild(Box<RecursiveBuild>),
     /// Run a command, or an interactive shell, in a throw-away copy of a layer
     Shell(Box<Shell>),
     /// Show the images of the OCI layout
