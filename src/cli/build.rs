@@ -141,6 +141,40 @@ pub struct Shell {
     pub command: Vec<String>,
 }
 
+/// `stacker exec`, also called `chroot`.
+#[derive(Args, Debug)]
+pub struct Exec {
+    /// The stackerfile
+    #[arg(long = "stacker-file", short = 'f', value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// What is replaced in stackerfiles.
+    #[command(flatten)]
+    pub substitutes: Substitutes,
+    /// The layer (default: the first one of the stackerfile)
+    #[arg(value_name = "LAYER")]
+    pub layer: Option<String>,
+    /// What to run, with its arguments; a single one is split as a shell would (default: bash or else sh)
+    #[arg(value_name = "CMD", trailing_var_arg = true)]
+    pub command: Vec<String>,
+}
+
+/// `stacker grab`.
+#[derive(Args, Debug)]
+pub struct Grab {
+    /// The layer, and a path in it; links are followed
+    #[arg(value_name = "LAYER:PATH")]
+    pub what: String,
+    /// The stackerfile
+    #[arg(long = "stacker-file", short = 'f', value_name = "FILE", conflicts_with = "all")]
+    pub file: Option<PathBuf>,
+    /// Look for the layer in every stackerfile below a directory
+    #[arg(long, value_name = "DIR")]
+    pub all: Option<PathBuf>,
+    /// How stackerfiles are read.
+    #[command(flatten)]
+    pub reading: Reading,
+}
+
 /// Codecs of layer blobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Codec {

@@ -14,7 +14,9 @@ use crate::shell::{self, AfterFailure, Start, shell};
 
 use super::describe;
 use super::options::{Directories, compression, cores, substitute, time};
-use super::{Build, BuildOptions, Cli, Command, Global, Reading, RecursiveBuild, Setup, Shell, Substitutes};
+use super::{
+    Build, BuildOptions, Cli, Command, Exec, Global, Grab, Reading, RecursiveBuild, Setup, Shell, Substitutes,
+};
 
 /// Runs a command; returns the exit code.
 pub fn run(cli: Cli) -> Result<i32> {
@@ -30,28 +32,36 @@ pub fn run(cli: Cli) -> Result<i32> {
         let (stacker, roots, oci) = (stacker.0.display(), roots.0.display(), oci.display());
         eprintln!("debug: stacker directory {stacker}, roots directory {roots}, layout {oci}");
     }
-    let kind = cli.global.storage_type.map(Into::into);
-    let sandbox = cli.global.sandbox;
+    let insisted = (cli.global.storage_type.map(Into::into), cli.global.sandbox);
     match cli.command {
-        Command::Build(arguments) => build_layers(build_request(*arguments, &cli.global, directories), (kind, sandbox)),
+        Command::Build(arguments) => build_layers(build_request(*arguments, &cli.global, directories), insisted),
         Command::RecursiveBuild(arguments) => {
-            build_layers(recursive_request(*arguments, &cli.global, directories), (kind, sandbox))
+            build_layers(recursive_request(*arguments, &cli.global, directories), insisted)
         }
         Command::Shell(arguments) => {
-            let holder = Holder::start(&directories.stacker, &directories.roots, kind)?.insist(cli.global.sandbox);
+            let holder = holder(&directories, insisted)?;
             shell(&shell_request(*arguments, directories)?, holder)
+        }
+        Command::Exec(arguments) => {
+            let holder = holder(&directories, insisted)?;
+            shell(&exec_request(arguments, directories)?, holder)
+        }
+        Command::Grab(arguments) => {
+            let holder = holder(&directories, insisted)?;
+            let (request, path) = grab_request(arguments, directories)?;
+            crate::grab::grab(&request, &path, holder).map(|()| 0)
         }
         Command::Inspect(arguments) => {
             let text = crate::inspect::inspect(&directories.oci, arguments.tag.as_deref(), arguments.json)?;
             print(&text)
         }
-        Command::Gc(arguments) => print(&super::cache::collect(&directories, (kind, sandbox), &arguments)?),
+        Command::Gc(arguments) => print(&super::cache::collect(&directories, insisted, &arguments)?),
         Command::Cache(arguments) => {
-            let (text, code) = super::cache::cache(&directories, (kind, sandbox), arguments)?;
+            let (text, code) = super::cache::cache(&directories, insisted, arguments)?;
             print(&text).map(|_| code)
         }
         Command::Clean(arguments) => {
-            let holder = Holder::start(&directories.stacker, &directories.roots, kind)?.insist(cli.global.sandbox);
+            let holder = holder(&directories, insisted)?;
             crate::clean::clean(&directories, arguments.all, &holder)?;
             Ok(0)
         }
@@ -94,15 +104,18 @@ fn write(bytes: &[u8]) -> Result<i32> {
     }
 }
 
-fn build_layers(request: Result<(build::Request, bool)>, (kind, sandbox): Insisted) -> Result<i32> {
+fn build_layers(request: Result<(build::Request, bool)>, insisted: Insisted) -> Result<i32> {
     let (request, order_only) = request?;
     if order_only {
         return print(&build::order(&request)?);
     }
-    // Forks, so it comes before any thread.
-    let Directories { stacker, roots, .. } = &request.directories;
-    let holder = Holder::start(stacker, roots, kind)?.insist(sandbox);
+    let holder = holder(&request.directories, insisted)?;
     build(&request, holder)
+}
+
+/// Forks, so it comes before any thread.
+fn holder(directories: &Directories, (kind, sandbox): Insisted) -> Result<Holder> {
+    Ok(Holder::start(&directories.stacker, &directories.roots, kind)?.insist(sandbox))
 }
 
 fn reading(arguments: &Reading, directories: &Directories) -> Result<load::Options> {
@@ -178,12 +191,9 @@ fn request(
 
 fn shell_request(arguments: Shell, directories: Directories) -> Result<shell::Request> {
     Ok(shell::Request {
-        what: match &arguments.all {
-            Some(directory) => What::All(absolute(directory)?),
-            None => What::File(file(arguments.file.as_ref())?, Vec::new()),
-        },
+        what: what_to_look_in(arguments.all.as_ref(), arguments.file.as_ref())?,
         load: reading(&arguments.reading, &directories)?,
-        layer: arguments.layer,
+        layer: Some(arguments.layer),
         start: match (arguments.before, arguments.failed) {
             (_, true) => Start::Failed,
             (true, _) => Start::View(View::Before),
@@ -192,6 +202,45 @@ fn shell_request(arguments: Shell, directories: Directories) -> Result<shell::Re
         command: arguments.command,
         directories,
     })
+}
+
+/// A command that is one word is split, since the Go tool hands it on as a line.
+fn exec_request(arguments: Exec, directories: Directories) -> Result<shell::Request> {
+    let command = match arguments.command.as_slice() {
+        [line] => shell_words::split(line).map_err(|error| Error::Usage(format!("{line:?}: {error}")))?,
+        _ => arguments.command,
+    };
+    Ok(shell::Request {
+        what: What::File(file(arguments.file.as_ref())?, Vec::new()),
+        load: substituting(&arguments.substitutes, &directories)?,
+        layer: arguments.layer,
+        start: Start::View(View::Built),
+        command,
+        directories,
+    })
+}
+
+/// The layer to look for, and the path in it.
+fn grab_request(arguments: Grab, directories: Directories) -> Result<(shell::Request, String)> {
+    let Some((layer, path)) = arguments.what.split_once(':').filter(|(layer, _)| !layer.is_empty()) else {
+        return Err(Error::Usage(format!("grab: wanted LAYER:PATH, found {:?}", arguments.what)));
+    };
+    let request = shell::Request {
+        what: what_to_look_in(arguments.all.as_ref(), arguments.file.as_ref())?,
+        load: reading(&arguments.reading, &directories)?,
+        layer: Some(layer.to_owned()),
+        start: Start::View(View::Built),
+        command: Vec::new(),
+        directories,
+    };
+    Ok((request, path.to_owned()))
+}
+
+fn what_to_look_in(all: Option<&PathBuf>, given: Option<&PathBuf>) -> Result<What> {
+    match all {
+        Some(directory) => Ok(What::All(absolute(directory)?)),
+        None => Ok(What::File(file(given)?, Vec::new())),
+    }
 }
 
 /// The stackerfile that is meant.

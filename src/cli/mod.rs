@@ -15,7 +15,7 @@ use crate::holder::Tier;
 use crate::store::StoreKind;
 use crate::text::printable;
 
-pub use build::{Build, BuildOptions, Codec, Reading, RecursiveBuild, Shell, Substitutes};
+pub use build::{Build, BuildOptions, Codec, Exec, Grab, Reading, RecursiveBuild, Shell, Substitutes};
 
 /// Builds container images from stackerfiles, with a content-addressed cache, as an ordinary user.
 #[derive(Parser, Debug)]
@@ -88,6 +88,11 @@ pub enum Command {
     RecursiveBuild(Box<RecursiveBuild>),
     /// Run a command, or an interactive shell, in a throw-away copy of a layer
     Shell(Box<Shell>),
+    /// Run a command, or a shell, in a throw-away copy of a layer (`shell`, with the Go tool's arguments)
+    #[command(visible_alias = "chroot")]
+    Exec(Exec),
+    /// Copy a file or directory out of a layer into the current directory
+    Grab(Grab),
     /// Show the images of the OCI layout
     Inspect(Inspect),
     /// Look into the cache
