@@ -16,6 +16,7 @@ use super::describe;
 use super::options::{Directories, compression, cores, substitute, time};
 use super::{
     Build, BuildOptions, Cli, Command, Exec, Global, Grab, Reading, RecursiveBuild, Setup, Shell, Substitutes,
+    UnprivSetup,
 };
 
 /// Runs a command; returns the exit code.
@@ -66,6 +67,9 @@ pub fn run(cli: Cli) -> Result<i32> {
             Ok(0)
         }
         Command::Setup(arguments) => setup(&arguments, &cli.global),
+        Command::UnprivSetup(UnprivSetup { username, uid, dry_run, .. }) => {
+            crate::setup::ids_alone(username.as_deref(), uid, dry_run).map(|()| 0)
+        }
         Command::Check(arguments) => {
             let report = crate::check::check(&directories, cli.global.sandbox)?;
             print(&report.show(arguments.json))?;

@@ -102,6 +102,8 @@ pub enum Command {
     Gc(Gc),
     /// Prepare this machine, as root: a btrfs for the store, ids for a user (idempotent)
     Setup(Setup),
+    /// Give a user subordinate ids, as root (the part of `setup` that every user needs)
+    UnprivSetup(UnprivSetup),
     /// Remove the OCI layout, and the store unless it is the shared one
     Clean(Clean),
     /// Find out what builds can have on this machine, and what is to be done for the rest
@@ -192,6 +194,23 @@ pub struct Setup {
     /// Take back what was done; the layers in the btrfs are lost
     #[arg(long, conflicts_with_all = ["user", "size"])]
     pub undo: bool,
+}
+
+/// `stacker unpriv-setup`.
+#[derive(Args, Debug)]
+pub struct UnprivSetup {
+    /// Who gets them (default: the user of --uid, else who called sudo)
+    #[arg(long, value_name = "NAME")]
+    pub username: Option<String>,
+    /// The user's number
+    #[arg(long)]
+    pub uid: Option<u32>,
+    /// Accepted for scripts that have it; group ids are given to the user by name
+    #[arg(long)]
+    pub gid: Option<u32>,
+    /// Only tell what would be done
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `stacker clean`.
