@@ -12,6 +12,7 @@ use crate::load;
 use crate::progress::Mode;
 use crate::shell::{self, AfterFailure, Start, shell};
 
+use super::config::Config;
 use super::describe;
 use super::options::{Directories, compression, cores, substitute, time};
 use super::{
@@ -27,7 +28,8 @@ pub fn run(cli: Cli) -> Result<i32> {
         Command::Man(arguments) => return describe::man(&arguments.dir).map(|()| 0),
         _ => {}
     }
-    let directories = Directories::resolve(&cli.global)?;
+    let config = Config::read(cli.global.config.as_deref())?;
+    let directories = Directories::resolve(&cli.global, &config)?;
     if cli.global.debug {
         let Directories { stacker, roots, oci, .. } = &directories;
         let (stacker, roots, oci) = (stacker.0.display(), roots.0.display(), oci.display());
@@ -179,7 +181,11 @@ fn request(
         rebuild: arguments.rebuild,
         keep_going: arguments.keep_going,
         jobs: arguments.jobs.map_or_else(cores, usize::from),
-        progress: if global.quiet { Some(Mode::None) } else { arguments.progress },
+        progress: match (global.quiet, arguments.progress, global.no_progress) {
+            (true, ..) => Some(Mode::None),
+            (_, None, true) => Some(Mode::Plain),
+            (_, mode, _) => mode,
+        },
         metadata_file: arguments.metadata_file,
         compression: compression(arguments.compression, arguments.compression_level)?,
         max_layer_size: arguments.max_layer_size.as_u64(),

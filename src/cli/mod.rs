@@ -3,6 +3,7 @@
 mod build;
 mod cache;
 mod commands;
+pub mod config;
 mod describe;
 pub mod options;
 
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::holder::Tier;
+use crate::progress::log::last;
 use crate::store::StoreKind;
 use crate::text::printable;
 
@@ -21,6 +23,9 @@ pub use build::{Build, BuildOptions, Codec, Exec, Grab, Reading, RecursiveBuild,
 #[derive(Parser, Debug)]
 #[command(name = "stacker", version, disable_help_subcommand = true)]
 pub struct Cli {
+    /// Show progress, as happens anyway (after the command, `build` has --progress MODE)
+    #[arg(long = "progress", conflicts_with = "no_progress")]
+    pub show_progress: bool,
     /// What every command takes.
     #[command(flatten)]
     pub global: Global,
@@ -31,6 +36,7 @@ pub struct Cli {
 
 /// Flags that are accepted before and after the command.
 #[derive(Args, Debug, Clone, Default)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// Database, records, listings, blobs and logs (default: a directory in the user's cache)
     #[arg(long, global = true, value_name = "DIR")]
@@ -44,6 +50,9 @@ pub struct Global {
     /// Where `.stacker` and `roots` lie, instead of the user's cache
     #[arg(long, global = true, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
+    /// YAML file with work_dir, stacker_dir, oci_dir, rootfs_dir (default: ~/.config/stacker/conf.yaml, if there is one)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Kind of snapshot store (default: btrfs where the roots directory is on it, else overlay where that works, else copy)
     #[arg(long, global = true, value_name = "TYPE")]
     pub storage_type: Option<StorageType>,
@@ -56,6 +65,15 @@ pub struct Global {
     /// Warnings and errors only
     #[arg(long, short, global = true)]
     pub quiet: bool,
+    /// Plain lines instead of live ones
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+    /// Write what is told to the end of a file instead of stderr (an error that ends the program: to both)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
+    /// Begin each line that is told with the time
+    #[arg(long, global = true)]
+    pub log_timestamp: bool,
 }
 
 /// Kinds of snapshot store.
@@ -262,7 +280,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
     };
     crate::commit_point::CommitPoint::watch();
     let debug = cli.global.debug;
-    match commands::run(cli) {
+    let log = crate::progress::log::open(cli.global.log_file.as_deref(), cli.global.log_timestamp);
+    match log.and_then(|()| commands::run(cli)) {
         Ok(code) => code,
         Err(error) => {
             if debug {
@@ -270,11 +289,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
             }
             match &error {
                 // Rendered with places already.
-                crate::Error::Stackerfile(text) => eprintln!("{}", printable(text)),
-                error => eprintln!("error: {}", printable(&error.to_string())),
+                crate::Error::Stackerfile(text) => last(&printable(text)),
+                error => last(&format!("error: {}", printable(&error.to_string()))),
             }
             if let Some(full) = error.full() {
-                eprintln!("the disk is full: {full} ({})", crate::need::Need::Space.mend());
+                last(&format!("the disk is full: {full} ({})", crate::need::Need::Space.mend()));
             }
             error.exit_code()
         }

@@ -1,5 +1,6 @@
 //! What a build tells while it goes on: one enum of events, and renderers that consume it. Everything is on stderr.
 
+pub mod log;
 mod plain;
 mod terminal;
 
@@ -114,10 +115,10 @@ pub enum Mode {
 /// The renderer for a mode; without one, live lines where stderr is a terminal.
 pub fn renderer(mode: Option<Mode>) -> Box<dyn Renderer> {
     match mode {
-        Some(Mode::Tty) => Box::new(Terminal::new()),
-        Some(Mode::Plain) => Box::new(Plain { quiet: false }),
+        Some(Mode::Tty) if !log::has_file() => Box::new(Terminal::new()),
+        Some(Mode::Tty | Mode::Plain) => Box::new(Plain { quiet: false }),
         Some(Mode::None) => Box::new(Plain { quiet: true }),
-        None if std::io::stderr().is_terminal() => Box::new(Terminal::new()),
+        None if std::io::stderr().is_terminal() && !log::is_wanted() => Box::new(Terminal::new()),
         None => Box::new(Plain { quiet: false }),
     }
 }
