@@ -4,6 +4,7 @@ pub mod log;
 mod plain;
 mod terminal;
 
+use std::borrow::Cow;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -129,6 +130,14 @@ pub fn duration(seconds: f64) -> String {
         s if s < 1.0 => format!("{s:.2} s"),
         s if s < 100.0 => format!("{s:.1} s"),
         s => format!("{} min {:02} s", s as u64 / 60, s as u64 % 60),
+    }
+}
+
+/// A warning with its title, which it has already where it was rendered with its place, in colour or not.
+fn titled(text: &str) -> Cow<'_, str> {
+    match text.split_once(':') {
+        Some((title, _)) if title.contains("warning") => Cow::Borrowed(text),
+        _ => Cow::Owned(format!("warning: {text}")),
     }
 }
 

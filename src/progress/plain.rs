@@ -1,6 +1,6 @@
 //! Prefixed lines, one after the other: for logs and scripts.
 
-use super::{Event, LayerStatus, Renderer, duration, log};
+use super::{Event, LayerStatus, Renderer, duration, log, titled};
 use crate::text::printable;
 
 macro_rules! line {
@@ -16,7 +16,7 @@ pub struct Plain {
 impl Renderer for Plain {
     fn show(&mut self, event: &Event) {
         match event {
-            Event::Warning(text) => line!("warning: {}", printable(text)),
+            Event::Warning(text) => line!("{}", printable(&titled(text))),
             Event::Failed { layer, message } => line!("error: {layer}: {}", printable(message)),
             _ if self.quiet => {}
             Event::Begin { .. } | Event::Stop => {}
