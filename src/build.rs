@@ -23,7 +23,10 @@ use crate::store;
 use crate::tell;
 use crate::worker::message::Compression;
 
+mod order;
 mod report;
+
+pub use order::order;
 
 /// What `stacker build` was asked for.
 pub struct Request {

@@ -18,6 +18,7 @@ pub mod error;
 pub mod execute;
 pub mod export;
 pub mod gc;
+pub mod grab;
 pub mod graph;
 pub mod holder;
 pub mod images;

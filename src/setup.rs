@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{At, Error, Result};
 
+pub use ids::ids_alone;
 pub use profile::profile;
 
 /// Where the volume and the notes for `--undo` lie.

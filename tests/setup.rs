@@ -79,6 +79,47 @@ fn it_is_done_once_survives_a_start_and_is_taken_back() {
     assert!(part("again").contains("nothing was done by"), "{out}");
 }
 
+/// Refuses what is wrong, gives a user ids, twice, and takes them back. Arguments as for the other story.
+const IDS: &str = r##"
+set -eu
+stacker=$1 dir=$2 user=$3 uid=$(id -u "$3")
+mount --make-rprivate /
+mkdir "$dir/etc" "$dir/lib"
+cp -a /etc/passwd /etc/group /etc/shadow /etc/gshadow /etc/login.defs /etc/nsswitch.conf "$dir/etc" 2>/dev/null || true
+cp -a /etc/pam.d /etc/security /etc/default /etc/ld.so.cache "$dir/etc" 2>/dev/null || true
+printf 'somebody:100000:65536\n' | tee "$dir/etc/subuid" "$dir/etc/subgid" > "$dir/before"
+mount --bind "$dir/etc" /etc; mount --bind "$dir/lib" /var/lib
+for who in "" "--username root" "--uid 0" "--username nobody-of-that-name" "--username $user --uid 1"; do
+    if env -u SUDO_USER "$stacker" unpriv-setup $who; then exit 9; fi
+done
+SUDO_USER=$user "$stacker" unpriv-setup --dry-run; cmp /etc/subuid "$dir/before"
+"$stacker" unpriv-setup --uid "$uid" --gid "$uid" --username "$user"
+grep -q "^$user:165536:65536$" /etc/subuid; grep -q "^$user:165536:65536$" /etc/subgid
+"$stacker" unpriv-setup --uid "$uid"
+test "$(grep -c "$user" /etc/subuid)" = 1; test "$(ls /var/lib/stacker)" = setup.json
+"$stacker" setup --undo
+cmp /etc/subuid "$dir/before"; cmp /etc/subgid "$dir/before"
+"##;
+
+#[test]
+fn ids_alone_are_given_and_taken_back() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped("setup is for root");
+    }
+    let space = support::space::Space::of(*identities().last().expect("root makes an ordinary user"));
+    let program = space.directory().join("bin/stacker");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", IDS, "sh"]).args([&program, space.directory()]).arg(USER);
+    let output = command.output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}: {out}\n{err}", output.status);
+    assert!(out.contains(&format!("would give {USER} the ids 165536-231071 in /etc/subuid")), "{out}");
+    assert!(out.contains(&format!("/etc/subgid gives ids to {USER} already")), "{out}");
+    for said in ["Say --username NAME", "root needs no subordinate ids", "there is no such user", "not 1"] {
+        assert!(err.contains(said), "{said}: {err}");
+    }
+}
+
 #[test]
 fn who_is_not_root_is_told_and_can_look() {
     for identity in identities() {
@@ -91,6 +132,7 @@ fn who_is_not_root_is_told_and_can_look() {
             space.run_of(arguments, output)
         };
         setup(&["setup", "--user", USER]).ends_with(2).says("let root run it");
+        setup(&["unpriv-setup", "--username", USER]).ends_with(2).says("let root run it");
         setup(&["setup", "--user", "nobody-of-that-name", "--dry-run"]).ends_with(2).says("there is no user");
         let told = setup(&["setup", "--dry-run", "--size", "1GiB"]).ends_with(0).stdout;
         assert!(told.contains("would make") && told.contains("nothing was done"), "{told}");

@@ -314,3 +314,36 @@ fn building_again_takes_nothing_from_an_open_shell() {
     assert_eq!(sh(&space, &["app", "--failed"], "cat /half").ends_with(0).stdout, "new\n");
     assert!(drafts(&space).iter().all(|name| name.starts_with("drafts/f")), "{:?}", drafts(&space));
 }
+
+#[test]
+fn exec_and_chroot_take_the_arguments_of_the_go_tool() {
+    for_each_identity(|space| {
+        prepare(space);
+        space.stacker(&["exec", "lib", "--", "true"]).ends_with(1).says("is not built; build it with: stacker build");
+        space.build(&["lib"]);
+        for name in ["exec", "chroot"] {
+            let run = |arguments: &[&str]| {
+                let directories = space.command_line();
+                let mut command = space.other_program(&directories.split(' ').collect::<Vec<_>>());
+                command.arg(name).args(arguments);
+                let output = command.output().unwrap();
+                space.run_of(&[&[name], arguments].concat(), output)
+            };
+            // What follows the command is the command's.
+            assert_eq!(run(&["-f", "stacker.yaml", "lib", "ls", "-d", "/lib"]).ends_with(0).stdout, "/lib\n");
+            assert_eq!(run(&["lib", "--", "cat", "/lib"]).ends_with(0).stdout, "lib\n");
+            // One word is a line.
+            assert_eq!(run(&["lib", "sh -c 'cat /lib; exit 5'"]).ends_with(5).stdout, "lib\n");
+            run(&["lib", "no-such"]).ends_with(127);
+            run(&["no-such", "ls"]).ends_with(2).says("there is no layer `no-such`");
+            run(&["lib", "'"]).ends_with(2);
+            // A shell, which finds its input at its end; in the first layer of the file.
+            run(&[]).ends_with(0);
+            run(&["lib", "rm /lib"]).ends_with(0);
+        }
+        // The first layer is `base`, which has what `lib` removes.
+        let mut child = space.command(&["exec"]).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(b"cat /data/one; exit 4").unwrap();
+        assert_eq!(space.run_of(&["exec"], child.wait_with_output().unwrap()).ends_with(4).stdout, "linked");
+    });
+}

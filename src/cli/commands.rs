@@ -6,55 +6,78 @@ use std::path::{Path, PathBuf};
 use crate::build::{self, What, build};
 use crate::error::{Error, Result};
 use crate::execute::View;
-use crate::holder::Holder;
+use crate::holder::{Holder, Insisted};
 use crate::inputs::absolute;
 use crate::load;
 use crate::progress::Mode;
 use crate::shell::{self, AfterFailure, Start, shell};
 
+use super::config::Config;
+use super::describe;
 use super::options::{Directories, compression, cores, substitute, time};
-use super::{Build, Cli, Command, Global, Reading, Setup, Shell};
+use super::{
+    Build, BuildOptions, Cli, Command, Exec, Global, Grab, Reading, RecursiveBuild, Setup, Shell, Substitutes,
+    UnprivSetup,
+};
 
 /// Runs a command; returns the exit code.
 pub fn run(cli: Cli) -> Result<i32> {
-    let directories = Directories::resolve(&cli.global)?;
+    // These need no directories, which a machine that makes packages may not have.
+    match &cli.command {
+        Command::Completions(arguments) => return write(&describe::completions(arguments.shell)),
+        Command::Man(arguments) => return describe::man(&arguments.dir).map(|()| 0),
+        _ => {}
+    }
+    let config = Config::read(cli.global.config.as_deref())?;
+    let directories = Directories::resolve(&cli.global, &config)?;
     if cli.global.debug {
         let Directories { stacker, roots, oci, .. } = &directories;
         let (stacker, roots, oci) = (stacker.0.display(), roots.0.display(), oci.display());
         eprintln!("debug: stacker directory {stacker}, roots directory {roots}, layout {oci}");
     }
-    let kind = cli.global.storage_type.map(Into::into);
-    let sandbox = cli.global.sandbox;
+    let insisted = (cli.global.storage_type.map(Into::into), cli.global.sandbox);
     match cli.command {
-        Command::Build(arguments) => {
-            // Forks, so it comes before any thread.
-            let holder = Holder::start(&directories.stacker, &directories.roots, kind)?.insist(cli.global.sandbox);
-            build(&request(*arguments, &cli.global, directories)?, holder)
+        Command::Build(arguments) => build_layers(build_request(*arguments, &cli.global, directories), insisted),
+        Command::RecursiveBuild(arguments) => {
+            build_layers(recursive_request(*arguments, &cli.global, directories), insisted)
         }
         Command::Shell(arguments) => {
-            let holder = Holder::start(&directories.stacker, &directories.roots, kind)?.insist(cli.global.sandbox);
+            let holder = holder(&directories, insisted)?;
             shell(&shell_request(*arguments, directories)?, holder)
+        }
+        Command::Exec(arguments) => {
+            let holder = holder(&directories, insisted)?;
+            shell(&exec_request(arguments, directories)?, holder)
+        }
+        Command::Grab(arguments) => {
+            let holder = holder(&directories, insisted)?;
+            let (request, path) = grab_request(arguments, directories)?;
+            crate::grab::grab(&request, &path, holder).map(|()| 0)
         }
         Command::Inspect(arguments) => {
             let text = crate::inspect::inspect(&directories.oci, arguments.tag.as_deref(), arguments.json)?;
             print(&text)
         }
-        Command::Gc(arguments) => print(&super::cache::collect(&directories, (kind, sandbox), &arguments)?),
+        Command::Gc(arguments) => print(&super::cache::collect(&directories, insisted, &arguments)?),
         Command::Cache(arguments) => {
-            let (text, code) = super::cache::cache(&directories, (kind, sandbox), arguments)?;
+            let (text, code) = super::cache::cache(&directories, insisted, arguments)?;
             print(&text).map(|_| code)
         }
         Command::Clean(arguments) => {
-            let holder = Holder::start(&directories.stacker, &directories.roots, kind)?.insist(cli.global.sandbox);
+            let holder = holder(&directories, insisted)?;
             crate::clean::clean(&directories, arguments.all, &holder)?;
             Ok(0)
         }
         Command::Setup(arguments) => setup(&arguments, &cli.global),
+        Command::UnprivSetup(UnprivSetup { username, uid, dry_run, .. }) => {
+            crate::setup::ids_alone(username.as_deref(), uid, dry_run).map(|()| 0)
+        }
         Command::Check(arguments) => {
             let report = crate::check::check(&directories, cli.global.sandbox)?;
             print(&report.show(arguments.json))?;
             Ok(report.exit_code())
         }
+        Command::Completions(_) | Command::Man(_) => Ok(0),
     }
 }
 
@@ -69,12 +92,17 @@ fn setup(arguments: &Setup, global: &Global) -> Result<i32> {
         .map(|()| 0)
 }
 
-/// Results go to stdout; a reader that has gone (`| head`) is no failure of ours.
+/// Results go to stdout.
 fn print(text: &str) -> Result<i32> {
-    use std::io::Write;
     let mut text = crate::text::printable(text.trim_end_matches('\n')).into_owned();
     text.push('\n');
-    match std::io::stdout().write_all(text.as_bytes()) {
+    write(text.as_bytes())
+}
+
+/// A reader that has gone (`| head`) is no failure of ours.
+fn write(bytes: &[u8]) -> Result<i32> {
+    use std::io::Write;
+    match std::io::stdout().write_all(bytes) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Error::Machine(format!("cannot write to stdout: {error}")))
         }
@@ -82,17 +110,33 @@ fn print(text: &str) -> Result<i32> {
     }
 }
 
+fn build_layers(request: Result<(build::Request, bool)>, insisted: Insisted) -> Result<i32> {
+    let (request, order_only) = request?;
+    if order_only {
+        return print(&build::order(&request)?);
+    }
+    let holder = holder(&request.directories, insisted)?;
+    build(&request, holder)
+}
+
+/// Forks, so it comes before any thread.
+fn holder(directories: &Directories, (kind, sandbox): Insisted) -> Result<Holder> {
+    Ok(Holder::start(&directories.stacker, &directories.roots, kind)?.insist(sandbox))
+}
+
 fn reading(arguments: &Reading, directories: &Directories) -> Result<load::Options> {
+    let pattern = arguments.stacker_file_pattern.as_deref().map(pattern).transpose()?;
+    Ok(load::Options { pattern, ..substituting(&arguments.substitutes, directories)? })
+}
+
+fn pattern(text: &str) -> Result<regex::Regex> {
+    regex::Regex::new(text).map_err(|error| Error::Usage(format!("--stacker-file-pattern {text:?}: {error}")))
+}
+
+fn substituting(arguments: &Substitutes, directories: &Directories) -> Result<load::Options> {
     let substitute_file = match &arguments.substitute_file {
         Some(path) => load::read_substitute_file(path)?,
         None => BTreeMap::new(),
-    };
-    let pattern = match &arguments.stacker_file_pattern {
-        Some(text) => Some(
-            regex::Regex::new(text)
-                .map_err(|error| Error::Usage(format!("--stacker-file-pattern {text:?}: {error}")))?,
-        ),
-        None => None,
     };
     Ok(load::Options {
         substitutes: arguments.substitute.iter().map(|text| substitute(text)).collect::<Result<_>>()?,
@@ -100,20 +144,48 @@ fn reading(arguments: &Reading, directories: &Directories) -> Result<load::Optio
         builtins: directories.builtins(),
         working_dir: directories.working.clone(),
         exclude: directories.own(),
-        pattern,
+        pattern: None,
+        every_file: false,
+        require_hash: false,
         colour: std::io::IsTerminal::is_terminal(&std::io::stderr()),
     })
 }
 
-fn request(arguments: Build, global: &Global, directories: Directories) -> Result<build::Request> {
-    Ok(build::Request {
-        what: what(&arguments)?,
-        load: reading(&arguments.reading, &directories)?,
+/// What is to be built, and whether it is only to be told in which order.
+fn build_request(arguments: Build, global: &Global, directories: Directories) -> Result<(build::Request, bool)> {
+    let load = reading(&arguments.reading, &directories)?;
+    request(what(&arguments)?, load, arguments.options, global, directories)
+}
+
+fn recursive_request(
+    arguments: RecursiveBuild,
+    global: &Global,
+    directories: Directories,
+) -> Result<(build::Request, bool)> {
+    let pattern = Some(pattern(&arguments.stacker_file_pattern)?);
+    let load = load::Options { pattern, every_file: true, ..substituting(&arguments.substitutes, &directories)? };
+    request(What::All(absolute(&arguments.search_dir)?), load, arguments.options, global, directories)
+}
+
+fn request(
+    what: What,
+    load: load::Options,
+    arguments: BuildOptions,
+    global: &Global,
+    directories: Directories,
+) -> Result<(build::Request, bool)> {
+    let request = build::Request {
+        what,
+        load: load::Options { require_hash: arguments.require_hash, ..load },
         no_cache: arguments.no_cache,
         rebuild: arguments.rebuild,
         keep_going: arguments.keep_going,
         jobs: arguments.jobs.map_or_else(cores, usize::from),
-        progress: if global.quiet { Some(Mode::None) } else { arguments.progress },
+        progress: match (global.quiet, arguments.progress, global.no_progress) {
+            (true, ..) => Some(Mode::None),
+            (_, None, true) => Some(Mode::Plain),
+            (_, mode, _) => mode,
+        },
         metadata_file: arguments.metadata_file,
         compression: compression(arguments.compression, arguments.compression_level)?,
         max_layer_size: arguments.max_layer_size.as_u64(),
@@ -123,17 +195,15 @@ fn request(arguments: Build, global: &Global, directories: Directories) -> Resul
             None => arguments.shell_fail.then_some(AfterFailure::Shell),
         },
         directories,
-    })
+    };
+    Ok((request, arguments.order_only))
 }
 
 fn shell_request(arguments: Shell, directories: Directories) -> Result<shell::Request> {
     Ok(shell::Request {
-        what: match &arguments.all {
-            Some(directory) => What::All(absolute(directory)?),
-            None => What::File(file(arguments.file.as_ref())?, Vec::new()),
-        },
+        what: what_to_look_in(arguments.all.as_ref(), arguments.file.as_ref())?,
         load: reading(&arguments.reading, &directories)?,
-        layer: arguments.layer,
+        layer: Some(arguments.layer),
         start: match (arguments.before, arguments.failed) {
             (_, true) => Start::Failed,
             (true, _) => Start::View(View::Before),
@@ -142,6 +212,45 @@ fn shell_request(arguments: Shell, directories: Directories) -> Result<shell::Re
         command: arguments.command,
         directories,
     })
+}
+
+/// A command that is one word is split, since the Go tool hands it on as a line.
+fn exec_request(arguments: Exec, directories: Directories) -> Result<shell::Request> {
+    let command = match arguments.command.as_slice() {
+        [line] => shell_words::split(line).map_err(|error| Error::Usage(format!("{line:?}: {error}")))?,
+        _ => arguments.command,
+    };
+    Ok(shell::Request {
+        what: What::File(file(arguments.file.as_ref())?, Vec::new()),
+        load: substituting(&arguments.substitutes, &directories)?,
+        layer: arguments.layer,
+        start: Start::View(View::Built),
+        command,
+        directories,
+    })
+}
+
+/// The layer to look for, and the path in it.
+fn grab_request(arguments: Grab, directories: Directories) -> Result<(shell::Request, String)> {
+    let Some((layer, path)) = arguments.what.split_once(':').filter(|(layer, _)| !layer.is_empty()) else {
+        return Err(Error::Usage(format!("grab: wanted LAYER:PATH, found {:?}", arguments.what)));
+    };
+    let request = shell::Request {
+        what: what_to_look_in(arguments.all.as_ref(), arguments.file.as_ref())?,
+        load: reading(&arguments.reading, &directories)?,
+        layer: Some(layer.to_owned()),
+        start: Start::View(View::Built),
+        command: Vec::new(),
+        directories,
+    };
+    Ok((request, path.to_owned()))
+}
+
+fn what_to_look_in(all: Option<&PathBuf>, given: Option<&PathBuf>) -> Result<What> {
+    match all {
+        Some(directory) => Ok(What::All(absolute(directory)?)),
+        None => Ok(What::File(file(given)?, Vec::new())),
+    }
 }
 
 /// The stackerfile that is meant.

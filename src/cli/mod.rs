@@ -1,7 +1,10 @@
 //! The command line as typed. What it means is worked out in [`options`]; each command is one function.
 
+mod build;
 mod cache;
 mod commands;
+pub mod config;
+mod describe;
 pub mod options;
 
 use std::ffi::OsString;
@@ -10,14 +13,19 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::holder::Tier;
-use crate::progress::Mode;
+use crate::progress::log::last;
 use crate::store::StoreKind;
 use crate::text::printable;
+
+pub use build::{Build, BuildOptions, Codec, Exec, Grab, Reading, RecursiveBuild, Shell, Substitutes};
 
 /// Builds container images from stackerfiles, with a content-addressed cache, as an ordinary user.
 #[derive(Parser, Debug)]
 #[command(name = "stacker", version, disable_help_subcommand = true)]
 pub struct Cli {
+    /// Show progress, as happens anyway (after the command, `build` has --progress MODE)
+    #[arg(long = "progress", conflicts_with = "no_progress")]
+    pub show_progress: bool,
     /// What every command takes.
     #[command(flatten)]
     pub global: Global,
@@ -28,6 +36,7 @@ pub struct Cli {
 
 /// Flags that are accepted before and after the command.
 #[derive(Args, Debug, Clone, Default)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// Database, records, listings, blobs and logs (default: a directory in the user's cache)
     #[arg(long, global = true, value_name = "DIR")]
@@ -41,6 +50,9 @@ pub struct Global {
     /// Where `.stacker` and `roots` lie, instead of the user's cache
     #[arg(long, global = true, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
+    /// YAML file with work_dir, stacker_dir, oci_dir, rootfs_dir (default: ~/.config/stacker/conf.yaml, if there is one)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Kind of snapshot store (default: btrfs where the roots directory is on it, else overlay where that works, else copy)
     #[arg(long, global = true, value_name = "TYPE")]
     pub storage_type: Option<StorageType>,
@@ -53,6 +65,15 @@ pub struct Global {
     /// Warnings and errors only
     #[arg(long, short, global = true)]
     pub quiet: bool,
+    /// Plain lines instead of live ones
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+    /// Write what is told to the end of a file instead of stderr (an error that ends the program: to both)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
+    /// Begin each line that is told with the time
+    #[arg(long, global = true)]
+    pub log_timestamp: bool,
 }
 
 /// Kinds of snapshot store.
@@ -81,8 +102,15 @@ impl From<StorageType> for StoreKind {
 pub enum Command {
     /// Build layers and write their images to the OCI layout
     Build(Box<Build>),
+    /// Build the layers of all stackerfiles below a directory
+    RecursiveBuild(Box<RecursiveBuild>),
     /// Run a command, or an interactive shell, in a throw-away copy of a layer
     Shell(Box<Shell>),
+    /// Run a command, or a shell, in a throw-away copy of a layer (`shell`, with the Go tool's arguments)
+    #[command(visible_alias = "chroot")]
+    Exec(Exec),
+    /// Copy a file or directory out of a layer into the current directory
+    Grab(Grab),
     /// Show the images of the OCI layout
     Inspect(Inspect),
     /// Look into the cache
@@ -92,114 +120,16 @@ pub enum Command {
     Gc(Gc),
     /// Prepare this machine, as root: a btrfs for the store, ids for a user (idempotent)
     Setup(Setup),
+    /// Give a user subordinate ids, as root (the part of `setup` that every user needs)
+    UnprivSetup(UnprivSetup),
     /// Remove the OCI layout, and the store unless it is the shared one
     Clean(Clean),
     /// Find out what builds can have on this machine, and what is to be done for the rest
     Check(Check),
-}
-
-/// `stacker build`.
-#[derive(Args, Debug)]
-pub struct Build {
-    /// Layers to build, with what they need (default: all); with --all, the directory to search
-    #[arg(value_name = "LAYER")]
-    pub layers: Vec<String>,
-    /// Build every stackerfile below a directory (default: .)
-    #[arg(long)]
-    pub all: bool,
-    /// The stackerfile
-    #[arg(long = "stacker-file", short = 'f', value_name = "FILE", conflicts_with = "all")]
-    pub file: Option<PathBuf>,
-    /// How stackerfiles are read.
-    #[command(flatten)]
-    pub reading: Reading,
-    /// Build everything anew and replace the stored results
-    #[arg(long)]
-    pub no_cache: bool,
-    /// Build this layer anew
-    #[arg(long, value_name = "LAYER", action = clap::ArgAction::Append)]
-    pub rebuild: Vec<String>,
-    /// Build all that does not depend on a failure
-    #[arg(long)]
-    pub keep_going: bool,
-    /// Steps at a time (default: the cores)
-    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub jobs: Option<u16>,
-    /// How progress is shown (default: live lines on a terminal, else plain)
-    #[arg(long, value_name = "MODE")]
-    pub progress: Option<Mode>,
-    /// Write a JSON description of what was built
-    #[arg(long, value_name = "FILE")]
-    pub metadata_file: Option<PathBuf>,
-    /// Compression of the layers that are built here
-    #[arg(long, value_name = "CODEC", default_value = "gzip")]
-    pub compression: Codec,
-    /// Level of the compression (gzip 1-9, zstd 1-19)
-    #[arg(long, value_name = "N")]
-    pub compression_level: Option<i32>,
-    /// Largest layer that is unpacked, and largest import: bytes without compression
-    #[arg(long, value_name = "SIZE", default_value = "64GiB")]
-    pub max_layer_size: bytesize::ByteSize,
-    /// Creation time of the images: RFC 3339, or seconds since 1970
-    #[arg(long, value_name = "TIME")]
-    pub created: Option<String>,
-    /// After a run fails, open a shell in what it left
-    #[arg(long)]
-    pub shell_fail: bool,
-    /// After a run fails, run a command of /bin/sh in what it left
-    #[arg(long, value_name = "CMD", conflicts_with = "shell_fail")]
-    pub on_run_failure: Option<String>,
-}
-
-/// How stackerfiles are read.
-#[derive(Args, Debug)]
-pub struct Reading {
-    /// With --all: which files are stackerfiles, matched against the absolute path (default: /stacker\.yaml$)
-    #[arg(long, value_name = "REGEX", requires = "all")]
-    pub stacker_file_pattern: Option<String>,
-    /// Replace ${{NAME}} in stackerfiles
-    #[arg(long, value_name = "NAME=VALUE", action = clap::ArgAction::Append)]
-    pub substitute: Vec<String>,
-    /// A YAML map of names and values to replace
-    #[arg(long, value_name = "FILE")]
-    pub substitute_file: Option<PathBuf>,
-}
-
-/// `stacker shell`.
-#[derive(Args, Debug)]
-pub struct Shell {
-    /// The layer
-    #[arg(value_name = "LAYER")]
-    pub layer: String,
-    /// What its script starts from, with the imports, instead of what it came out as
-    #[arg(long, conflicts_with = "failed")]
-    pub before: bool,
-    /// What its last run left when it failed
-    #[arg(long)]
-    pub failed: bool,
-    /// The stackerfile
-    #[arg(long = "stacker-file", short = 'f', value_name = "FILE", conflicts_with = "all")]
-    pub file: Option<PathBuf>,
-    /// Look for the layer in every stackerfile below a directory
-    #[arg(long, value_name = "DIR")]
-    pub all: Option<PathBuf>,
-    /// How stackerfiles are read.
-    #[command(flatten)]
-    pub reading: Reading,
-    /// What to run, looked for in the PATH of the layer's `run` (default: bash or else sh)
-    #[arg(value_name = "CMD", last = true)]
-    pub command: Vec<String>,
-}
-
-/// Codecs of layer blobs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Codec {
-    /// Read by every tool.
-    Gzip,
-    /// Smaller and faster, not read by older tools.
-    Zstd,
-    /// Plain tar.
-    None,
+    /// Print what makes a shell complete command lines of stacker
+    Completions(Completions),
+    /// Write manual pages, one for each command
+    Man(Man),
 }
 
 /// `stacker inspect`.
@@ -284,6 +214,23 @@ pub struct Setup {
     pub undo: bool,
 }
 
+/// `stacker unpriv-setup`.
+#[derive(Args, Debug)]
+pub struct UnprivSetup {
+    /// Who gets them (default: the user of --uid, else who called sudo)
+    #[arg(long, value_name = "NAME")]
+    pub username: Option<String>,
+    /// The user's number
+    #[arg(long)]
+    pub uid: Option<u32>,
+    /// Accepted for scripts that have it; group ids are given to the user by name
+    #[arg(long)]
+    pub gid: Option<u32>,
+    /// Only tell what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
 /// `stacker clean`.
 #[derive(Args, Debug)]
 pub struct Clean {
@@ -300,6 +247,27 @@ pub struct Check {
     pub json: bool,
 }
 
+/// `stacker completions`.
+#[derive(Args, Debug)]
+#[command(after_help = COMPLETIONS)]
+pub struct Completions {
+    /// For which shell
+    pub shell: clap_complete::Shell,
+}
+
+/// The end of `stacker completions --help`.
+const COMPLETIONS: &str = "\
+For bash:  stacker completions bash > ~/.local/share/bash-completion/completions/stacker
+For zsh:   stacker completions zsh > DIR/_stacker, where DIR is in fpath
+For fish:  stacker completions fish > ~/.config/fish/completions/stacker.fish";
+
+/// `stacker man`.
+#[derive(Args, Debug)]
+pub struct Man {
+    /// Where to write them, such as ~/.local/share/man/man1
+    pub dir: PathBuf,
+}
+
 /// Runs the program; returns its exit code. Must be called before any thread exists.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
     let cli = match Cli::try_parse_from(arguments) {
@@ -312,7 +280,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
     };
     crate::commit_point::CommitPoint::watch();
     let debug = cli.global.debug;
-    match commands::run(cli) {
+    let log = crate::progress::log::open(cli.global.log_file.as_deref(), cli.global.log_timestamp);
+    match log.and_then(|()| commands::run(cli)) {
         Ok(code) => code,
         Err(error) => {
             if debug {
@@ -320,11 +289,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
             }
             match &error {
                 // Rendered with places already.
-                crate::Error::Stackerfile(text) => eprintln!("{}", printable(text)),
-                error => eprintln!("error: {}", printable(&error.to_string())),
+                crate::Error::Stackerfile(text) => last(&printable(text)),
+                error => last(&format!("error: {}", printable(&error.to_string()))),
             }
             if let Some(full) = error.full() {
-                eprintln!("the disk is full: {full} ({})", crate::need::Need::Space.mend());
+                last(&format!("the disk is full: {full} ({})", crate::need::Need::Space.mend()));
             }
             error.exit_code()
         }

@@ -7,6 +7,7 @@ use crate::inputs::absolute;
 use crate::place::{RootsDir, StackerDir};
 use crate::worker::message::Compression;
 
+use super::config::Config;
 use super::{Codec, Global};
 
 /// Where this invocation reads and writes.
@@ -30,27 +31,38 @@ impl Directories {
         [&self.stacker.0, &self.roots.0]
     }
 
-    /// Explicit flags, else `--work-dir`, else an existing `.stacker` here, else the user's cache.
-    pub fn resolve(global: &Global) -> Result<Directories> {
+    /// Explicit flags, else `--work-dir`, else the configuration file, else an existing `.stacker` here, else the user's
+    /// cache.
+    pub fn resolve(global: &Global, config: &Config) -> Result<Directories> {
         let working = std::env::current_dir()
             .map_err(|error| Error::Machine(format!("cannot find out the current directory: {error}")))?;
-        let local = match &global.work_dir {
-            Some(directory) => Some(absolute(directory)?),
-            None if working.join(".stacker").is_dir() => Some(working.clone()),
-            None => None,
+        // What a flag says of all of them must not be half true.
+        let config = match &global.work_dir {
+            Some(_) => Config { oci_dir: config.oci_dir.clone(), ..Config::default() },
+            None => config.clone(),
         };
-        let shared = local.is_none() && global.stacker_dir.is_none();
-        let stacker = match (&global.stacker_dir, &local) {
-            (Some(directory), _) => absolute(directory)?,
+        let chosen = |flag: &Option<PathBuf>, config: &Option<PathBuf>| {
+            flag.as_deref().or(config.as_deref()).map(absolute).transpose()
+        };
+        let configured = config.stacker_dir.is_some() || config.work_dir.is_some();
+        let stacker_dir = chosen(&global.stacker_dir, &config.stacker_dir)?;
+        let local = match chosen(&global.work_dir, &config.work_dir)? {
+            None if working.join(".stacker").is_dir() => Some(working.clone()),
+            directory => directory,
+        };
+        // What the configuration file names is as good as the cache: it is there for all that the user builds.
+        let shared = (local.is_none() || configured) && global.stacker_dir.is_none();
+        let stacker = match (&stacker_dir, &local) {
+            (Some(directory), _) => directory.clone(),
             (None, Some(local)) => local.join(".stacker"),
             (None, None) => user_cache()?,
         };
-        let roots = match (&global.roots_dir, &local) {
-            (Some(directory), _) => absolute(directory)?,
-            (None, Some(local)) if global.stacker_dir.is_none() => local.join("roots"),
+        let roots = match (chosen(&global.roots_dir, &config.rootfs_dir)?, &local) {
+            (Some(directory), _) => directory,
+            (None, Some(local)) if stacker_dir.is_none() => local.join("roots"),
             (None, _) => stacker.join("roots"),
         };
-        let oci = absolute(global.oci_dir.as_deref().unwrap_or(Path::new("oci")))?;
+        let oci = chosen(&global.oci_dir, &config.oci_dir)?.map_or_else(|| absolute(Path::new("oci")), Ok)?;
         Ok(Directories { stacker: StackerDir(stacker), roots: RootsDir(roots), oci, working, shared })
     }
 
@@ -71,8 +83,12 @@ impl Directories {
     }
 }
 
+/// A path that a variable names.
+pub(super) fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
 fn user_cache() -> Result<PathBuf> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(cache) = variable("XDG_CACHE_HOME").filter(|path| path.is_absolute()) {
         return Ok(cache.join("stacker"));
     }

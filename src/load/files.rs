@@ -92,7 +92,7 @@ fn read_all(known: &mut Known, options: &Options) -> Vec<File> {
     let mut files: Vec<File> = Vec::new();
     while files.len() < known.paths.len() {
         let wave = &known.paths[files.len()..];
-        let mut read: Vec<File> = wave.par_iter().map(|path| read(path, &values, &options.working_dir)).collect();
+        let mut read: Vec<File> = wave.par_iter().map(|path| read(path, &values, options)).collect();
         for file in &mut read {
             resolve_prerequisites(file, known);
         }
@@ -138,9 +138,10 @@ fn sort(files: &[Stackerfile], texts: &Texts) -> (Vec<usize>, Vec<Diagnostic>) {
 }
 
 /// Reads one file. Where the text cannot be had, an empty file stands for it.
-fn read(path: &Path, values: &Values, working_dir: &Path) -> File {
+fn read(path: &Path, values: &Values, options: &Options) -> File {
     let shared: Arc<Path> = path.into();
-    let mut reader = Reader::new(shared, working_dir);
+    let mut reader = Reader::new(shared, &options.working_dir);
+    reader.require_hash = options.require_hash;
     let mut stackerfile =
         Stackerfile { path: path.to_path_buf(), text: "".into(), prerequisites: Vec::new(), layers: Vec::new() };
     match read_text(path) {

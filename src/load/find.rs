@@ -1,7 +1,7 @@
 //! `--all`: every stackerfile below a directory.
 //!
-//! Ignore files count where they lie inside the tree, whether or not it is a repository; nothing outside of it does, so
-//! that two people with the same tree find the same files.
+//! Ignore files count where they lie inside the tree, whether or not it is a repository (but for `recursive-build`, which
+//! knows none); nothing outside of it does, so that two people with the same tree find the same files.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub fn find(dir: &Path, options: &Options) -> Result<Vec<PathBuf>> {
         None => Regex::new(r"/stacker\.yaml$").expect("the pattern is constant"),
     };
     let (sender, receiver) = mpsc::channel();
-    walk(&dir, excluded(&dir, &options.exclude)).build_parallel().run(|| {
+    walk(&dir, options).build_parallel().run(|| {
         let sender = sender.clone();
         let pattern = &pattern;
         Box::new(move |entry| {
@@ -43,14 +43,17 @@ pub fn find(dir: &Path, options: &Options) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn walk(dir: &Path, excluded: HashSet<PathBuf>) -> WalkBuilder {
+fn walk(dir: &Path, options: &Options) -> WalkBuilder {
+    let excluded = excluded(dir, &options.exclude);
     let mut walk = WalkBuilder::new(dir);
     walk.standard_filters(false)
-        .git_ignore(true)
+        .git_ignore(!options.every_file)
         .require_git(false)
-        .add_custom_ignore_filename(".stackerignore")
         .follow_links(false)
         .filter_entry(move |entry| entry.file_name() != ".git" && !excluded.contains(entry.path()));
+    if !options.every_file {
+        walk.add_custom_ignore_filename(".stackerignore");
+    }
     walk
 }
 

@@ -54,7 +54,7 @@ fn check_spelling(reader: &mut Reader, draft: &mut Draft, entry: &Entry, written
 
 fn read_one(reader: &mut Reader, node: &Node) -> Option<Import> {
     match &node.kind {
-        Kind::Scalar(path) => import(reader, path, &node.span),
+        Kind::Scalar(path) => import(reader, path, false, &node.span),
         Kind::Mapping(entries) => read_map(reader, node, entries),
         Kind::Blank => {
             reader.error(&node.span, "an import needs a path");
@@ -79,6 +79,7 @@ fn read_map(reader: &mut Reader, node: &Node, entries: &[Entry]) -> Option<Impor
     // All of the map is read before the path can end it, so that everything wrong in it is told.
     let dest = value("dest").map(|node| dest(reader, node));
     let hash = value("hash").and_then(|node| hash(reader, node));
+    let hashed = value("hash").is_some();
     let named = path.as_ref().and_then(|(path, _)| path.clone()).unwrap_or_default();
     let attributes = Attributes {
         mode: value("mode").and_then(|node| reader.mode("`mode`", node)),
@@ -86,10 +87,10 @@ fn read_map(reader: &mut Reader, node: &Node, entries: &[Entry]) -> Option<Impor
         gid: value("gid").and_then(|node| id(reader, "gid", &named, node)),
     };
     match (path, dest) {
-        (Some((Some(path), span)), None) => Some(Import { hash, attributes, ..import(reader, &path, span)? }),
+        (Some((Some(path), span)), None) => Some(Import { hash, attributes, ..import(reader, &path, hashed, span)? }),
         (Some((Some(path), span)), Some(Some(dest))) => {
             let dest = Some(dest);
-            Some(Import { dest, hash, attributes, ..import(reader, &path, span)? })
+            Some(Import { dest, hash, attributes, ..import(reader, &path, hashed, span)? })
         }
         // Without its `dest` it would be taken for a mounted one.
         (Some(_), _) => None,
@@ -100,8 +101,12 @@ fn read_map(reader: &mut Reader, node: &Node, entries: &[Entry]) -> Option<Impor
     }
 }
 
-/// An import of this path with nothing else said.
-fn import(reader: &mut Reader, path: &str, span: &Range<usize>) -> Option<Import> {
+/// An import of this path with nothing else said, but that its map may have a `hash`.
+fn import(reader: &mut Reader, path: &str, hashed: bool, span: &Range<usize>) -> Option<Import> {
+    if reader.require_hash && !hashed && is_remote(path) {
+        reader.error(span, format!("import `{path}` has no `hash`, which --require-hash asks for"));
+        return None;
+    }
     let source = match source(reader, path) {
         Ok(source) => source,
         Err(title) => {
@@ -117,6 +122,10 @@ fn import(reader: &mut Reader, path: &str, span: &Range<usize>) -> Option<Import
         attributes: Attributes::default(),
         hash: None,
     })
+}
+
+fn is_remote(path: &str) -> bool {
+    SCHEME.find(path).is_some_and(|scheme| matches!(scheme.as_str(), "http://" | "https://"))
 }
 
 fn source(reader: &Reader, path: &str) -> Result<Source, String> {

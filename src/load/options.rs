@@ -26,6 +26,10 @@ pub struct Options {
     pub exclude: Vec<PathBuf>,
     /// `--stacker-file-pattern`, matched against absolute paths. `None`: `/stacker\.yaml$`.
     pub pattern: Option<regex::Regex>,
+    /// Ignore files do not count when stackerfiles are looked for.
+    pub every_file: bool,
+    /// `--require-hash`: an import from http(s) without a hash is a mistake.
+    pub require_hash: bool,
     /// Messages have ANSI colours.
     pub colour: bool,
 }

@@ -14,13 +14,15 @@ use super::yaml::{Entry, Kind, Mistake, Node};
 pub(super) struct Reader<'o> {
     path: Arc<Path>,
     working_dir: &'o Path,
+    /// `--require-hash`.
+    pub require_hash: bool,
     /// What was wrong so far.
     pub diagnostics: Vec<Diagnostic>,
 }
 
 impl<'o> Reader<'o> {
     pub fn new(path: Arc<Path>, working_dir: &'o Path) -> Reader<'o> {
-        Reader { path, working_dir, diagnostics: Vec::new() }
+        Reader { path, working_dir, require_hash: false, diagnostics: Vec::new() }
     }
 
     pub fn place(&self, span: &Range<usize>) -> Place {

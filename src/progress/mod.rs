@@ -1,8 +1,10 @@
 //! What a build tells while it goes on: one enum of events, and renderers that consume it. Everything is on stderr.
 
+pub mod log;
 mod plain;
 mod terminal;
 
+use std::borrow::Cow;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -114,10 +116,10 @@ pub enum Mode {
 /// The renderer for a mode; without one, live lines where stderr is a terminal.
 pub fn renderer(mode: Option<Mode>) -> Box<dyn Renderer> {
     match mode {
-        Some(Mode::Tty) => Box::new(Terminal::new()),
-        Some(Mode::Plain) => Box::new(Plain { quiet: false }),
+        Some(Mode::Tty) if !log::has_file() => Box::new(Terminal::new()),
+        Some(Mode::Tty | Mode::Plain) => Box::new(Plain { quiet: false }),
         Some(Mode::None) => Box::new(Plain { quiet: true }),
-        None if std::io::stderr().is_terminal() => Box::new(Terminal::new()),
+        None if std::io::stderr().is_terminal() && !log::is_wanted() => Box::new(Terminal::new()),
         None => Box::new(Plain { quiet: false }),
     }
 }
@@ -128,6 +130,14 @@ pub fn duration(seconds: f64) -> String {
         s if s < 1.0 => format!("{s:.2} s"),
         s if s < 100.0 => format!("{s:.1} s"),
         s => format!("{} min {:02} s", s as u64 / 60, s as u64 % 60),
+    }
+}
+
+/// A warning with its title, which it has already where it was rendered with its place, in colour or not.
+fn titled(text: &str) -> Cow<'_, str> {
+    match text.split_once(':') {
+        Some((title, _)) if title.contains("warning") => Cow::Borrowed(text),
+        _ => Cow::Owned(format!("warning: {text}")),
     }
 }
 

@@ -1,7 +1,11 @@
 //! Prefixed lines, one after the other: for logs and scripts.
 
-use super::{Event, LayerStatus, Renderer, duration};
+use super::{Event, LayerStatus, Renderer, duration, log, titled};
 use crate::text::printable;
+
+macro_rules! line {
+    ($($text:tt)*) => { log::line(&format!($($text)*)) };
+}
 
 /// The plain renderer.
 pub struct Plain {
@@ -12,24 +16,24 @@ pub struct Plain {
 impl Renderer for Plain {
     fn show(&mut self, event: &Event) {
         match event {
-            Event::Warning(text) => eprintln!("warning: {}", printable(text)),
-            Event::Failed { layer, message } => eprintln!("error: {layer}: {}", printable(message)),
+            Event::Warning(text) => line!("{}", printable(&titled(text))),
+            Event::Failed { layer, message } => line!("error: {layer}: {}", printable(message)),
             _ if self.quiet => {}
             Event::Begin { .. } | Event::Stop => {}
-            Event::Started { layer, step, reason } if reason.is_empty() => eprintln!("{layer}: {step}"),
-            Event::Started { layer, step, reason } => eprintln!("{layer}: {step} ({})", printable(reason)),
-            Event::Waiting { layer } => eprintln!("{layer}: another stacker builds it, waiting"),
-            Event::Output { layer, line } => eprintln!("{layer}| {}", printable(line)),
+            Event::Started { layer, step, reason } if reason.is_empty() => line!("{layer}: {step}"),
+            Event::Started { layer, step, reason } => line!("{layer}: {step} ({})", printable(reason)),
+            Event::Waiting { layer } => line!("{layer}: another stacker builds it, waiting"),
+            Event::Output { layer, line } => line!("{layer}| {}", printable(line)),
             Event::Finished { layer, status: LayerStatus::Built, seconds } => {
-                eprintln!("{layer}: built in {}", duration(*seconds));
+                line!("{layer}: built in {}", duration(*seconds));
             }
             Event::Finished { .. } => {}
             Event::End(summary) => {
-                eprintln!("{}", summary.line());
+                line!("{}", summary.line());
                 for (name, hit) in &summary.layers {
                     match hit {
-                        true => eprintln!("found cached layer {name}"),
-                        false => eprintln!("filesystem {name} built successfully"),
+                        true => line!("found cached layer {name}"),
+                        false => line!("filesystem {name} built successfully"),
                     }
                 }
             }

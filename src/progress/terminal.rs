@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::{Event, LayerStatus, Renderer, duration};
+use super::{Event, LayerStatus, Renderer, duration, titled};
 use crate::text::printable;
 
 /// The terminal renderer.
@@ -88,7 +88,7 @@ impl Renderer for Terminal {
                 }
             }
             Event::Failed { layer, message } => self.print(&format!("error: {layer}: {message}")),
-            Event::Warning(text) => self.print(&format!("warning: {text}")),
+            Event::Warning(text) => self.print(&titled(text)),
             Event::End(summary) => {
                 self.clear();
                 self.print(&summary.line());

@@ -7,10 +7,38 @@ use std::path::{Path, PathBuf};
 use crate::error::{At, Error, Result};
 use crate::holder::{IDS, subordinate};
 
-use super::{Done, Setup, lines, run};
+use super::{Done, Setup, lines, must_be_root, read_notes, run};
 
 /// Below this, distributions give ids to users themselves.
 const FIRST: u32 = 100_000;
+
+/// `stacker unpriv-setup`: what every user needs, and nothing else.
+pub fn ids_alone(name: Option<&str>, uid: Option<u32>, dry_run: bool) -> Result<()> {
+    let name = user(name, uid)?;
+    must_be_root(dry_run)?;
+    Setup { dry_run, done: read_notes()? }.ids(&name)
+}
+
+/// The name of the user who is meant.
+fn user(name: Option<&str>, uid: Option<u32>) -> Result<String> {
+    let caller = std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty());
+    let found = match (name, uid, &caller) {
+        (Some(name), ..) => nix::unistd::User::from_name(name),
+        (None, Some(uid), _) => nix::unistd::User::from_uid(uid.into()),
+        (None, None, Some(caller)) => nix::unistd::User::from_name(caller),
+        (None, None, None) => return Err(Error::Usage("who gets the ids? Say --username NAME".to_owned())),
+    };
+    let Some(found) = found.ok().flatten() else {
+        return Err(Error::Usage("there is no such user: see --username and --uid".to_owned()));
+    };
+    match uid {
+        _ if found.uid.is_root() => Err(Error::Usage("root needs no subordinate ids: say --username NAME".to_owned())),
+        Some(uid) if uid != found.uid.as_raw() => {
+            Err(Error::Usage(format!("{} has the uid {}, not {uid}", found.name, found.uid)))
+        }
+        _ => Ok(found.name),
+    }
+}
 
 impl Setup {
     pub(super) fn ids(&mut self, user: &str) -> Result<()> {

@@ -25,6 +25,7 @@ use crate::progress::Mode;
 use crate::tell::Teller;
 use crate::worker::message::{Compression, FailedDraft, JOB_FILE, RunJob, ShellJob};
 
+pub(crate) use open::heeding_signals;
 pub use terminal::restore;
 
 /// What `stacker shell` was asked for.
@@ -35,8 +36,8 @@ pub struct Request {
     pub what: What,
     /// Substitutes, patterns and directories for loading.
     pub load: load::Options,
-    /// The layer's name.
-    pub layer: String,
+    /// The layer's name; `None`: the first one of the stackerfile.
+    pub layer: Option<String>,
     /// `--before`, `--failed`, or neither.
     pub start: Start,
     /// What to run; a shell when it is empty.
@@ -66,10 +67,19 @@ const SHELL: [&str; 3] = ["/bin/sh", "-c", "if command -v bash > /dev/null; then
 
 /// Runs the command; its exit code.
 pub fn shell(request: &Request, holder: Holder) -> Result<i32> {
+    let (site, run, failed) = find_layer(request, holder)?;
+    open::open(&site, job(&site, run, failed, &request.command))
+}
+
+/// What is asked for, as far as it is there; the data that it needs is made.
+pub(crate) fn find_layer(request: &Request, holder: Holder) -> Result<Opened> {
     let files = find(&request.what, &request.load)?;
     let loaded = load::load(&files, &request.load)?;
     let graph = LayerGraph::new(&loaded)?;
-    let layer = graph.named(&request.layer)?;
+    let layer = match &request.layer {
+        Some(name) => graph.named(name)?,
+        None => first(&loaded, &graph)?,
+    };
     let (database, mut warnings) = Database::open(&request.directories.stacker)?;
     warnings.extend(settle(&request.directories, &database)?);
     warnings.splice(0..0, loaded.warnings.iter().chain(graph.warnings()).cloned());
@@ -79,12 +89,19 @@ pub fn shell(request: &Request, holder: Holder) -> Result<i32> {
         Start::View(view) => look(request, holder, (&graph, &loaded, layer), view, &database, &teller),
     };
     teller.end(crate::progress::Event::Stop);
-    let (site, run, failed) = opened?;
-    open::open(&site, job(&site, run, failed, &request.command))
+    opened
+}
+
+/// The first layer of the file that was named, which comes after its prerequisites.
+fn first(loaded: &load::Loaded, graph: &LayerGraph) -> Result<LayerIndex> {
+    match loaded.stackerfiles.last().and_then(|file| file.layers.first()) {
+        Some(layer) => graph.named(&layer.name),
+        None => Err(Error::Usage("the stackerfile has no layer".to_owned())),
+    }
 }
 
 /// All that a command needs.
-type Opened = (Arc<Site>, RunJob, Option<FailedDraft>);
+pub(crate) type Opened = (Arc<Site>, RunJob, Option<FailedDraft>);
 
 /// The root filesystem of a layer, or of what its script starts from.
 fn look(
@@ -96,7 +113,8 @@ fn look(
     teller: &Teller,
 ) -> Result<Opened> {
     if view == View::Before && graph[layer].layer.run.is_none() {
-        return Err(Error::Usage(format!("layer {} has no `run`, so there is nothing before it", request.layer)));
+        let name = &graph[layer].layer.name;
+        return Err(Error::Usage(format!("layer {name} has no `run`, so there is nothing before it")));
     }
     let wanted = wanted(graph, &[layer]);
     let scope = scope(request);
@@ -128,11 +146,11 @@ fn failed(request: &Request, holder: Holder, node: &Node, database: &Database, t
     match failed_run(&site, node, database)? {
         Some(run) => Ok((site, run, Some(FailedDraft { name: failed_draft(node), itself: false }))),
         None => {
-            let build = build_line(&request.what, &request.layer);
+            let name = &node.layer.name;
+            let build = build_line(&request.what, name);
             Err(Error::Build(format!(
-                "no failed run of layer {} is kept: a failure is, until the layer is built the next time; build it \
-                 with: {build}",
-                request.layer
+                "no failed run of layer {name} is kept: a failure is, until the layer is built the next time; build it \
+                 with: {build}"
             )))
         }
     }

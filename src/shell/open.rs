@@ -17,6 +17,15 @@ use crate::worker::message::{Answer, Job, ShellJob};
 /// Runs it to its end; the exit code as a shell would say it.
 pub fn open(site: &Arc<Site>, job: ShellJob) -> Result<i32> {
     site.ready()?;
+    let answer = heeding_signals(site, || match terminal::size() {
+        Some(size) => on_terminal(site, job, size),
+        None => with_descriptors(site, job),
+    })?;
+    code(site, answer)
+}
+
+/// Does what jobs take part in; Ctrl-C and its like end those.
+pub(crate) fn heeding_signals<T>(site: &Arc<Site>, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let interrupted = Arc::new(AtomicI32::new(0));
     let (theirs, by) = (site.clone(), interrupted.clone());
     let signals = Signals::listen(move |signal| {
@@ -25,13 +34,10 @@ pub fn open(site: &Arc<Site>, job: ShellJob) -> Result<i32> {
         let site = theirs.clone();
         std::thread::spawn(move || site.holder.end());
     })?;
-    let answer = match terminal::size() {
-        Some(size) => on_terminal(site, job, size),
-        None => with_descriptors(site, job),
-    };
+    let done = work();
     signals.stop();
     match interrupted.load(Ordering::SeqCst) {
-        0 => code(site, answer?),
+        0 => done,
         signal => Err(Error::Interrupted(signal)),
     }
 }

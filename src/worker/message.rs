@@ -68,6 +68,15 @@ pub enum Job {
         /// The directory to make beneath `imports`; the tree is its entry `t`.
         name: String,
     },
+    /// Write `path` of a chain as a tar, in which it is named `t`. Descriptors: tar (write). The answer is `Done`.
+    Grab {
+        /// Where to read.
+        chain: Chain,
+        /// Resolved path in it, no leading slash.
+        path: Vec<u8>,
+        /// The directory to make beneath `imports` meanwhile.
+        name: String,
+    },
     /// Give the staged `imports/NAME/t` its overrides (owners that main can not set) and times. Descriptors: none.
     Own {
         /// Directory beneath `imports`.

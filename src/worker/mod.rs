@@ -5,6 +5,7 @@
 //! starts single-threaded, knows no stackerfile, key or database, and is gone after its answer.
 
 mod check;
+mod grab;
 mod hashed;
 mod import;
 mod lack;
@@ -52,6 +53,7 @@ pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd, setting: 
         Job::StageFromLayer { chain, path, attributes, time, name } => {
             worker.stage_from_layer(&chain, &path, &attributes, time, &name).map(Answer::Staged)
         }
+        Job::Grab { chain, path, name } => worker.grab(&chain, &path, &name, &mut files).map(|()| Answer::Done),
         Job::Own { name, attributes, time } => {
             stage::own(&staged(&name), &attributes, time, setting.ids).map(|()| Answer::Done)
         }

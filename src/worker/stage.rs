@@ -31,23 +31,32 @@ impl Worker<'_> {
         name: &str,
     ) -> Result<TreeDigest, Failure> {
         let directory = Path::new("imports").join(name);
+        fs::create_dir(&directory).map_err(|error| failed("create", &directory, error))?;
+        self.with_view(chain, &directory, |root| self.stage_from(root, chain, path, attributes, time, &directory))
+    }
+
+    /// Calls `read` with a directory that shows a chain, made in `directory` for that long.
+    pub(super) fn with_view<T>(
+        &self,
+        chain: &Chain,
+        directory: &Path,
+        read: impl FnOnce(&Path) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let view = directory.join("m");
-        for path in [&directory, &view] {
-            fs::create_dir(path).map_err(|error| failed("create", path, error))?;
-        }
+        fs::create_dir(&view).map_err(|error| failed("create", &view, error))?;
         CommitPoint::StageMade.reached();
         if self.setting.bare {
             // Nothing can be mounted, so the layers are laid over each other in a directory.
             self.store.make_tree(chain)?;
             fs::remove_dir(&view).map_err(|error| failed("remove", &view, error))?;
-            return self.stage_from(&place::tree(&chain.id()), chain, path, attributes, time, &directory);
+            return read(&place::tree(&chain.id()));
         }
         self.mount_view(chain, &view)?;
-        let digest = self.stage_from(&view, chain, path, attributes, time, &directory)?;
+        let found = read(&view);
         nix::mount::umount2(&view, nix::mount::MntFlags::MNT_DETACH)
             .map_err(|error| failed("unmount", &view, error.into()))?;
         fs::remove_dir(&view).map_err(|error| failed("remove", &view, error))?;
-        Ok(digest)
+        found
     }
 
     /// `root` shows the chain.
@@ -161,7 +170,7 @@ fn copy_file(from: &Path, to: &Path) -> io::Result<(crate::digest::ContentDigest
 }
 
 /// What stands at `tree` and below it, directories before what is in them. Contents are not read here.
-fn describe(tree: &Path, path: &[u8], entries: &mut Vec<Entry>) -> Result<(), Failure> {
+pub(super) fn describe(tree: &Path, path: &[u8], entries: &mut Vec<Entry>) -> Result<(), Failure> {
     let full = within(tree, path);
     let failed = |error| machine("read", path, error);
     let stat = stat(&full).map_err(failed)?;
@@ -175,7 +184,7 @@ fn describe(tree: &Path, path: &[u8], entries: &mut Vec<Entry>) -> Result<(), Fa
             Kind::Symlink { target: fs::read_link(&full).map_err(failed)?.as_os_str().as_bytes().to_vec() }
         }
         FileType::Fifo => Kind::Fifo,
-        _ => return Err(users("import", path, "is a device or a socket, which cannot be imported")),
+        _ => return Err(users("copy", path, "is a device or a socket, which cannot be copied")),
     };
     let directory = matches!(kind, Kind::Directory { .. });
     let attributes = xattrs(&full).map_err(failed)?.kept;

@@ -1,0 +1,50 @@
+//! The configuration file: where things lie, for who does not say it each time.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::error::{At, Error, Result};
+
+use super::options::variable;
+
+/// What it says. Relative paths start at the working directory, as those of the flags.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// As `--work-dir`.
+    pub work_dir: Option<PathBuf>,
+    /// As `--stacker-dir`.
+    pub stacker_dir: Option<PathBuf>,
+    /// As `--oci-dir`.
+    pub oci_dir: Option<PathBuf>,
+    /// As `--roots-dir`.
+    pub rootfs_dir: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads the file that was named, which must be there, else the user's, if there is one.
+    pub fn read(named: Option<&Path>) -> Result<Config> {
+        let Some(path) = named.map(Path::to_path_buf).or_else(of_the_user) else { return Ok(Config::default()) };
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => return Ok(Config::default()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(Error::Usage(format!("--config: there is no {}", path.display())));
+            }
+            other => other.at("read", &path)?,
+        };
+        let read: Option<Config> = serde_yaml::from_str(&text).map_err(|error| {
+            let shown = path.display().to_string();
+            let places = error.to_string().replace("<input>", &shown);
+            Error::Usage(format!("{shown} is no configuration file: {}", places.trim_start_matches("error: ")))
+        })?;
+        Ok(read.unwrap_or_default())
+    }
+}
+
+fn of_the_user() -> Option<PathBuf> {
+    let configured = variable("XDG_CONFIG_HOME").filter(|path| path.is_absolute());
+    let directory = configured.or_else(|| Some(variable("HOME")?.join(".config")))?;
+    Some(directory.join("stacker/conf.yaml"))
+}
