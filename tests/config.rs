@@ -3,7 +3,10 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
+use support::identity::{Identity, identities};
+use support::skipped;
 use support::space::{Run, Space, for_each_identity};
 
 const LAYER: &str = "app: {from: {type: built, tag: base}, run: 'echo told; echo app > /app'}\n";
@@ -97,4 +100,29 @@ fn lines_go_to_a_file_with_the_time() {
         run(&["--progress", "--no-progress", "build"]).ends_with(2);
         run(&["--progress", "build", "--progress", "plain"]).ends_with(0).says("2 layers: 2 hits");
     });
+}
+
+/// `sudo -u` and setpriv may leave HOME as it is.
+#[test]
+fn the_home_of_another_has_no_configuration_for_us() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped("only root can be two users");
+    }
+    for identity in identities() {
+        let space = Space::of(identity);
+        space.stackerfile(LAYER);
+        let conf = space.path("conf");
+        fs::create_dir_all(conf.join("stacker")).unwrap();
+        fs::write(conf.join("stacker/conf.yaml"), "oci_dir: elsewhere\n").unwrap();
+        fs::set_permissions(&conf, fs::Permissions::from_mode(0o700)).unwrap();
+        let run = bare(&space, &["--debug", "build", "--order-only"]).ends_with(0);
+        let layout = if identity == Identity::Own { "elsewhere" } else { "oci" };
+        run.says(&format!("layout {}", space.path(layout).display()));
+        // A file of one's own that cannot be read is a mistake.
+        fs::set_permissions(&conf, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(conf.join("stacker/conf.yaml"), fs::Permissions::from_mode(0o000)).unwrap();
+        if identity != Identity::Own {
+            bare(&space, &["build", "--order-only"]).ends_with(3).says("cannot read").says("conf.yaml");
+        }
+    }
 }

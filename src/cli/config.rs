@@ -28,7 +28,9 @@ impl Config {
     pub fn read(named: Option<&Path>) -> Result<Config> {
         let Some(path) = named.map(Path::to_path_buf).or_else(of_the_user) else { return Ok(Config::default()) };
         let text = match std::fs::read_to_string(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => return Ok(Config::default()),
+            Err(error) if named.is_none() && (error.kind() == ErrorKind::NotFound || is_of_another(&path)) => {
+                return Ok(Config::default());
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(Error::Usage(format!("--config: there is no {}", path.display())));
             }
@@ -41,6 +43,11 @@ impl Config {
         })?;
         Ok(read.unwrap_or_default())
     }
+}
+
+/// Whether it lies where one may not look: HOME is somebody else's, as after sudo or setpriv.
+fn is_of_another(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
 }
 
 fn of_the_user() -> Option<PathBuf> {
