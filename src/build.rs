@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::execute::{self, Execution, Site};
 use crate::graph::{LayerGraph, LayerIndex};
 use crate::holder::Holder;
+use crate::http;
 use crate::images::{self, Export};
 use crate::inputs::{self, Scope};
 use crate::load;
@@ -56,6 +57,8 @@ pub struct Request {
     pub created: Option<i64>,
     /// `--shell-fail`, `--on-run-failure`.
     pub after_failure: Option<AfterFailure>,
+    /// `--offline`, `--ca-file` and their like.
+    pub network: http::Options,
 }
 
 /// Which layers are built.
@@ -164,6 +167,7 @@ fn scope(request: &Request, graph: &LayerGraph) -> Result<Scope> {
         exclude: request.directories.own(),
         host: inputs::host_variables(),
         max_layer_size: request.max_layer_size,
+        http: Arc::new(http::Client::new(request.network.clone())),
         no_cache: request.no_cache,
         rebuild: request.rebuild.iter().map(|name| graph.named(name)).collect::<Result<_>>()?,
     })

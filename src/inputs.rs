@@ -16,6 +16,7 @@ use crate::diag::{Diagnostic, Diagnostics};
 use crate::digest::{Chain, ChainId, ContentDigest};
 use crate::error::{At, Error, Result};
 use crate::graph::{LayerGraph, LayerIndex, Node, NodeBase, NodeSource};
+use crate::http;
 use crate::listing::Kind;
 use crate::load::{Base, Loaded, Place};
 use crate::oci::{BaseImage, Layout};
@@ -46,6 +47,8 @@ pub struct Scope {
     pub no_cache: bool,
     /// `--rebuild`.
     pub rebuild: BTreeSet<LayerIndex>,
+    /// For what is on servers.
+    pub http: Arc<http::Client>,
 }
 
 /// Host variables that reach a run and are never in a key.

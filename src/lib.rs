@@ -21,6 +21,7 @@ pub mod gc;
 pub mod grab;
 pub mod graph;
 pub mod holder;
+pub mod http;
 pub mod images;
 pub mod inputs;
 pub mod inspect;

@@ -7,6 +7,7 @@ use crate::build::{self, What, build};
 use crate::error::{Error, Result};
 use crate::execute::View;
 use crate::holder::{Holder, Insisted};
+use crate::http;
 use crate::inputs::absolute;
 use crate::load;
 use crate::progress::Mode;
@@ -14,7 +15,7 @@ use crate::shell::{self, AfterFailure, Start, shell};
 
 use super::config::Config;
 use super::describe;
-use super::options::{Directories, compression, cores, substitute, time};
+use super::options::{Directories, compression, cores, network, substitute, time};
 use super::{
     Build, BuildOptions, Cli, Command, Exec, Global, Grab, Reading, RecursiveBuild, Setup, Shell, Substitutes,
     UnprivSetup,
@@ -30,6 +31,7 @@ pub fn run(cli: Cli) -> Result<i32> {
     }
     let config = Config::read(cli.global.config.as_deref())?;
     let directories = Directories::resolve(&cli.global, &config)?;
+    let network = network(&cli.global, &config)?;
     if cli.global.debug {
         let Directories { stacker, roots, oci, .. } = &directories;
         let (stacker, roots, oci) = (stacker.0.display(), roots.0.display(), oci.display());
@@ -37,21 +39,23 @@ pub fn run(cli: Cli) -> Result<i32> {
     }
     let insisted = (cli.global.storage_type.map(Into::into), cli.global.sandbox);
     match cli.command {
-        Command::Build(arguments) => build_layers(build_request(*arguments, &cli.global, directories), insisted),
+        Command::Build(arguments) => {
+            build_layers(build_request(*arguments, &cli.global, directories, network), insisted)
+        }
         Command::RecursiveBuild(arguments) => {
-            build_layers(recursive_request(*arguments, &cli.global, directories), insisted)
+            build_layers(recursive_request(*arguments, &cli.global, directories, network), insisted)
         }
         Command::Shell(arguments) => {
             let holder = holder(&directories, insisted)?;
-            shell(&shell_request(*arguments, directories)?, holder)
+            shell(&shell_request(*arguments, directories, network)?, holder)
         }
         Command::Exec(arguments) => {
             let holder = holder(&directories, insisted)?;
-            shell(&exec_request(arguments, directories)?, holder)
+            shell(&exec_request(arguments, directories, network)?, holder)
         }
         Command::Grab(arguments) => {
             let holder = holder(&directories, insisted)?;
-            let (request, path) = grab_request(arguments, directories)?;
+            let (request, path) = grab_request(arguments, directories, network)?;
             crate::grab::grab(&request, &path, holder).map(|()| 0)
         }
         Command::Inspect(arguments) => {
@@ -152,19 +156,25 @@ fn substituting(arguments: &Substitutes, directories: &Directories) -> Result<lo
 }
 
 /// What is to be built, and whether it is only to be told in which order.
-fn build_request(arguments: Build, global: &Global, directories: Directories) -> Result<(build::Request, bool)> {
+fn build_request(
+    arguments: Build,
+    global: &Global,
+    directories: Directories,
+    network: http::Options,
+) -> Result<(build::Request, bool)> {
     let load = reading(&arguments.reading, &directories)?;
-    request(what(&arguments)?, load, arguments.options, global, directories)
+    request(what(&arguments)?, load, arguments.options, global, directories, network)
 }
 
 fn recursive_request(
     arguments: RecursiveBuild,
     global: &Global,
     directories: Directories,
+    network: http::Options,
 ) -> Result<(build::Request, bool)> {
     let pattern = Some(pattern(&arguments.stacker_file_pattern)?);
     let load = load::Options { pattern, every_file: true, ..substituting(&arguments.substitutes, &directories)? };
-    request(What::All(absolute(&arguments.search_dir)?), load, arguments.options, global, directories)
+    request(What::All(absolute(&arguments.search_dir)?), load, arguments.options, global, directories, network)
 }
 
 fn request(
@@ -173,6 +183,7 @@ fn request(
     arguments: BuildOptions,
     global: &Global,
     directories: Directories,
+    network: http::Options,
 ) -> Result<(build::Request, bool)> {
     let request = build::Request {
         what,
@@ -195,11 +206,12 @@ fn request(
             None => arguments.shell_fail.then_some(AfterFailure::Shell),
         },
         directories,
+        network,
     };
     Ok((request, arguments.order_only))
 }
 
-fn shell_request(arguments: Shell, directories: Directories) -> Result<shell::Request> {
+fn shell_request(arguments: Shell, directories: Directories, network: http::Options) -> Result<shell::Request> {
     Ok(shell::Request {
         what: what_to_look_in(arguments.all.as_ref(), arguments.file.as_ref())?,
         load: reading(&arguments.reading, &directories)?,
@@ -211,11 +223,12 @@ fn shell_request(arguments: Shell, directories: Directories) -> Result<shell::Re
         },
         command: arguments.command,
         directories,
+        network,
     })
 }
 
 /// A command that is one word is split, since the Go tool hands it on as a line.
-fn exec_request(arguments: Exec, directories: Directories) -> Result<shell::Request> {
+fn exec_request(arguments: Exec, directories: Directories, network: http::Options) -> Result<shell::Request> {
     let command = match arguments.command.as_slice() {
         [line] => shell_words::split(line).map_err(|error| Error::Usage(format!("{line:?}: {error}")))?,
         _ => arguments.command,
@@ -227,11 +240,12 @@ fn exec_request(arguments: Exec, directories: Directories) -> Result<shell::Requ
         start: Start::View(View::Built),
         command,
         directories,
+        network,
     })
 }
 
 /// The layer to look for, and the path in it.
-fn grab_request(arguments: Grab, directories: Directories) -> Result<(shell::Request, String)> {
+fn grab_request(arguments: Grab, directories: Directories, network: http::Options) -> Result<(shell::Request, String)> {
     let Some((layer, path)) = arguments.what.split_once(':').filter(|(layer, _)| !layer.is_empty()) else {
         return Err(Error::Usage(format!("grab: wanted LAYER:PATH, found {:?}", arguments.what)));
     };
@@ -242,6 +256,7 @@ fn grab_request(arguments: Grab, directories: Directories) -> Result<(shell::Req
         start: Start::View(View::Built),
         command: Vec::new(),
         directories,
+        network,
     };
     Ok((request, path.to_owned()))
 }

@@ -21,6 +21,8 @@ pub struct Config {
     pub oci_dir: Option<PathBuf>,
     /// As `--roots-dir`.
     pub rootfs_dir: Option<PathBuf>,
+    /// As `--ca-file`.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl Config {

@@ -74,6 +74,27 @@ pub struct Global {
     /// Begin each line that is told with the time
     #[arg(long, global = true)]
     pub log_timestamp: bool,
+    /// How the network is used.
+    #[command(flatten)]
+    pub network: Network,
+}
+
+/// How registries and other servers are asked.
+#[derive(Args, Debug, Clone, Default)]
+#[command(next_help_heading = "Network")]
+pub struct Network {
+    /// Use what is remembered of registries and servers, and ask none
+    #[arg(long, global = true)]
+    pub offline: bool,
+    /// Certificates (PEM) to trust besides the system's; scripts get them too
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// How often to ask again after a failure that may pass (default: 5)
+    #[arg(long, global = true, value_name = "N")]
+    pub retries: Option<u8>,
+    /// How long a server may be silent (default: 60)
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..))]
+    pub network_timeout: Option<u16>,
 }
 
 /// Kinds of snapshot store.

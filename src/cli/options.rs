@@ -1,8 +1,10 @@
 //! The command line as meant: directories resolved, words parsed.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::http;
 use crate::inputs::absolute;
 use crate::place::{RootsDir, StackerDir};
 use crate::worker::message::Compression;
@@ -81,6 +83,18 @@ impl Directories {
             ("STACKER_WORK_DIR".to_owned(), text(&self.working)),
         ]
     }
+}
+
+/// How the network is used: flags, else the configuration file.
+pub fn network(global: &Global, config: &Config) -> Result<http::Options> {
+    let given = &global.network;
+    let usual = http::Options::default();
+    Ok(http::Options {
+        ca_file: given.ca_file.as_deref().or(config.ca_file.as_deref()).map(absolute).transpose()?,
+        offline: given.offline,
+        retries: given.retries.map_or(usual.retries, usize::from),
+        patience: given.network_timeout.map_or(usual.patience, |seconds| Duration::from_secs(seconds.into())),
+    })
 }
 
 /// A path that a variable names.

@@ -18,6 +18,7 @@ use crate::error::{At, Error, Result};
 use crate::execute::{self, Execution, Looked, Lost, Site, View, failed_draft};
 use crate::graph::{LayerGraph, LayerIndex, Node};
 use crate::holder::Holder;
+use crate::http;
 use crate::inputs::{self, Inputs, Scope};
 use crate::load;
 use crate::pins::{Pin, Pins};
@@ -42,6 +43,8 @@ pub struct Request {
     pub start: Start,
     /// What to run; a shell when it is empty.
     pub command: Vec<String>,
+    /// How the network is used, where what is looked at must be fetched.
+    pub network: http::Options,
 }
 
 /// Where the command runs.
@@ -216,6 +219,7 @@ fn scope(request: &Request) -> Scope {
         rebuild: Default::default(),
         // What is looked at was built already.
         max_layer_size: u64::MAX,
+        http: Arc::new(http::Client::new(request.network.clone())),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod layout;
 pub mod mapped;
 pub mod processes;
 pub mod registry;
+pub mod server;
 pub mod space;
 pub mod terminal;
 pub mod undisturbed;
