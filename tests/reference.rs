@@ -378,3 +378,29 @@ fn what_is_reserved_or_unknown_is_told_with_its_place() {
     space.write("stacker.yaml", "app:\n  from: {type: scratch}\n  imports: [{path: f, dest: /f, user: 7}]\n");
     space.build(&[]).says("warning: unknown key `user`");
 }
+
+#[test]
+fn what_the_go_tool_left_is_neither_used_nor_touched() {
+    for_each_identity(|space| {
+        let left = [".stacker/build.cache", ".stacker/layer-bases/oci/index.json", "roots/app/overlay/f"];
+        left.iter().for_each(|name| space.write(name, "theirs"));
+        space.stackerfile("app: {from: {type: built, tag: base}, run: echo app > /app}\n");
+        // As scripts call it: no directory is named.
+        let bare = |arguments: &[&str]| {
+            let program = space.directory().join("bin/stacker");
+            let mut command = space.other_program(&[&[program.to_str().unwrap()], arguments].concat());
+            space.run_of(arguments, command.output().unwrap()).ends_with(0)
+        };
+        let first = bare(&["build"]);
+        assert!(first.stderr.ends_with("filesystem app built successfully\n"), "{first}");
+        assert!(space.path("roots/store.json").exists() && space.path(".stacker/stacker.db").exists());
+        let second = bare(&["--quiet", "build"]);
+        assert_eq!((second.stdout.as_str(), second.stderr.as_str()), ("", ""), "{second}");
+        bare(&["gc", "--older-than", "0s"]);
+        bare(&["clean"]);
+        for name in left {
+            assert_eq!(fs::read_to_string(space.path(name)).unwrap(), "theirs", "{name}");
+        }
+        assert!(!space.path("oci").exists() && !space.path(".stacker/stacker.db").exists());
+    });
+}
