@@ -98,6 +98,7 @@ pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     let options = execute::Options {
         jobs: request.jobs,
         compression: request.compression,
+        texts: loaded.texts.clone(),
         emitted: wanted.iter().copied().filter(|layer| !graph[*layer].layer.build_only).collect(),
     };
     let execution = Execution::new(&graph, wanted, decider, site.clone(), &database, options);

@@ -72,6 +72,14 @@ impl Texts {
         self.texts.insert(path, text);
     }
 
+    /// `stacker.yaml:7:21`: where something is written.
+    pub fn position(&self, place: &Place) -> String {
+        let text = self.texts.get(&place.path).map_or("", |text| text);
+        let before = &text[..text.floor_char_boundary(place.span.start)];
+        let (line, rest) = (before.matches('\n').count() + 1, before.rsplit('\n').next().unwrap_or(""));
+        format!("{}:{line}:{}", self.shown(&place.path), rest.chars().count() + 1)
+    }
+
     /// A path as messages show it.
     pub fn shown(&self, path: &Path) -> String {
         let relative = path.strip_prefix(&self.working_dir).ok().filter(|rest| !rest.as_os_str().is_empty());

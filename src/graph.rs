@@ -45,6 +45,13 @@ pub enum NodeBase {
     },
     /// A tar on disk.
     Tar(PathBuf),
+    /// A tar in another layer.
+    LayerTar {
+        /// Which.
+        layer: LayerIndex,
+        /// Absolute path in it.
+        path: String,
+    },
     /// Nothing.
     Scratch,
 }
@@ -82,7 +89,9 @@ pub enum NodeSource {
 pub enum Need {
     /// `from: built`.
     Base,
-    /// `stacker://`.
+    /// `from: tar` with `stacker://`.
+    Tar,
+    /// `stacker://` of an import.
     Import,
 }
 

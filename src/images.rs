@@ -103,7 +103,9 @@ impl<'a> Composer<'a> {
         let base = match &node.base {
             NodeBase::Built(base) => self.state(*base)?,
             NodeBase::Oci { .. } => Arc::new(ImageState::from_base(&self.export.images[&layer])),
-            NodeBase::Tar(_) | NodeBase::Scratch => Arc::new(ImageState::scratch(&node.layer.platform)),
+            NodeBase::Tar(_) | NodeBase::LayerTar { .. } | NodeBase::Scratch => {
+                Arc::new(ImageState::scratch(&node.layer.platform))
+            }
         };
         let report = &self.reports[&layer];
         let own = |diff_id| self.layers.get(diff_id).cloned().ok_or_else(|| no_blob(diff_id));

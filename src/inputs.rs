@@ -184,9 +184,12 @@ fn base_images(
 }
 
 /// Where a layer says what it builds on.
-fn base_place(node: &Node) -> Place {
+pub fn base_place(node: &Node) -> Place {
     match &node.layer.base {
-        Base::Built { place, .. } | Base::Oci { place, .. } | Base::Tar { place, .. } => place.clone(),
+        Base::Built { place, .. }
+        | Base::Oci { place, .. }
+        | Base::Tar { place, .. }
+        | Base::LayerTar { place, .. } => place.clone(),
         Base::Scratch => node.layer.place.clone(),
     }
 }
@@ -202,6 +205,7 @@ fn layer_inputs(
         NodeBase::Scratch => BaseInput::Scratch,
         NodeBase::Built(base) => BaseInput::Built(*base),
         NodeBase::Tar(path) => BaseInput::Tar(file_content(path, &trees[&HostPath::normalised(path.clone())])?),
+        NodeBase::LayerTar { layer, path } => BaseInput::LayerTar { layer: *layer, path: path.clone() },
         NodeBase::Oci { .. } => {
             BaseInput::Image(Chain(images[&index].layers.iter().map(|layer| layer.diff_id).collect()))
         }

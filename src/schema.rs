@@ -93,7 +93,8 @@ struct Layer {
 struct From {
     /// Which of the other keys counts.
     r#type: FromType,
-    /// `docker`: `oci:/path:tag`. `oci`: `path:tag` of an OCI layout. `tar`: a path.
+    /// `docker`: `oci:/path:tag`. `oci`: `path:tag` of an OCI layout.
+    /// `tar`: a path, or `stacker://layer/path` for a file of another layer.
     url: Option<String>,
     /// `built`: another layer of this file or its prerequisites.
     tag: Option<Scalar>,

@@ -32,6 +32,13 @@ pub enum BaseInput {
     Image(Chain),
     /// A tar, by content.
     Tar(ContentDigest),
+    /// A tar in another layer; asked for when that layer is done.
+    LayerTar {
+        /// Which.
+        layer: LayerIndex,
+        /// Absolute path in it.
+        path: String,
+    },
     /// Nothing.
     Scratch,
 }
@@ -87,7 +94,7 @@ impl LayerInputs {
     /// The layers that this one builds on or copies from.
     pub fn needs(&self) -> impl Iterator<Item = LayerIndex> + '_ {
         let base = match self.base {
-            BaseInput::Built(base) => Some(base),
+            BaseInput::Built(base) | BaseInput::LayerTar { layer: base, .. } => Some(base),
             _ => None,
         };
         base.into_iter().chain(self.imports.iter().filter_map(|import| match import.source {

@@ -34,7 +34,7 @@ pub(super) struct LayerState {
 impl LayerState {
     pub(super) fn new(input: &LayerInputs, epoch: i64) -> LayerState {
         let mut kinds = Vec::new();
-        if let BaseInput::Tar(_) = input.base {
+        if let BaseInput::Tar(_) | BaseInput::LayerTar { .. } = input.base {
             kinds.push(StepKind::Unpack);
         }
         let imports = input.imports.iter().enumerate().filter(|(_, import)| import.dest.is_some());
@@ -61,6 +61,13 @@ impl LayerState {
         if outcome.diff_id.is_some() {
             self.newest = self.newest.max(outcome.newest);
         }
+    }
+
+    /// The stacks that its steps so far are the tops of.
+    pub(super) fn made(&self) -> Vec<ChainId> {
+        let own = self.decided.iter().filter(|decided| decided.outcome.diff_id.is_some()).count();
+        let mut ids = self.chain.ids();
+        ids.split_off(ids.len() - own)
     }
 
     /// The step whose result is the topmost layer of `chain`.

@@ -31,7 +31,7 @@ use crate::graph::LayerIndex;
 pub use inputs::{BaseInput, ImportInput, LayerInputs, RunInput, SourceInput};
 use layer::{Asked, LayerState};
 pub use question::{Answer, Question, SourceKind};
-pub use step::{Decided, Outcome, Run, Status, StepId, StepKind, Why};
+pub use step::{Decided, Outcome, Run, Status, StepId, StepKind, Taken, Why};
 
 /// The state machine. See the module's header.
 pub struct Decider {
@@ -53,7 +53,7 @@ pub struct Decider {
     running: HashMap<Key, (StepId, Vec<LayerIndex>)>,
     outcomes: HashMap<Key, Outcome>,
     evicted: HashSet<Key>,
-    /// What was made by the actions that run again for it.
+    /// What was made by the actions that run again for it, and by steps that are decided anew with them.
     lost: HashSet<ChainId>,
     held: Option<LayerIndex>,
 }
@@ -69,8 +69,8 @@ pub struct Settings {
     pub ids: Ids,
 }
 
-/// Where the `stacker://` imports of a step lie (stack, resolved path), by index of the import.
-pub type Sources = BTreeMap<usize, (Chain, Vec<u8>)>;
+/// Where what a step takes from other layers lies (stack, resolved path).
+pub type Sources = BTreeMap<Taken, (Chain, Vec<u8>)>;
 
 /// 2000-01-01T00:00:00Z: the time of `scratch`.
 pub const DEFAULT_EPOCH: i64 = 946_684_800;
@@ -142,7 +142,7 @@ impl Decider {
     /// Something was found out. Returns the layers that fail because there is no answer.
     pub fn answered(&mut self, question: Question, answer: Answer) -> BTreeSet<LayerIndex> {
         let waiting = self.waiting.remove(&question).unwrap_or_default();
-        let nothing = answer == Answer::Nothing;
+        let nothing = answer.is_nothing();
         self.answers.insert(question, answer);
         for layer in &waiting {
             self.advance(*layer);
@@ -288,7 +288,7 @@ impl Decider {
     fn take_base(&mut self, layer: LayerIndex) -> Option<()> {
         let input = self.inputs[layer.0].clone();
         let (chain, newest) = match &input.base {
-            BaseInput::Scratch | BaseInput::Tar(_) => (Chain::default(), self.epoch),
+            BaseInput::Scratch | BaseInput::Tar(_) | BaseInput::LayerTar { .. } => (Chain::default(), self.epoch),
             BaseInput::Built(base) => {
                 let base = &self.layers[base.0];
                 if base.status != Status::Done {
@@ -314,6 +314,9 @@ impl Decider {
         let kind = match step {
             StepKind::Unpack => match &input.base {
                 BaseInput::Tar(tar) => Kind::Unpack { tar: *tar },
+                BaseInput::LayerTar { layer: from, path } => {
+                    Kind::Unpack { tar: self.tar(layer, *from, path, &mut sources)? }
+                }
                 _ => return None,
             },
             StepKind::Import(index) => {
@@ -377,12 +380,28 @@ impl Decider {
                 let question = Question::Tree { chain: chain.clone(), path: path.clone() };
                 match self.ask(layer, question)? {
                     Answer::Tree { tree, kind, resolved } => {
-                        sources.insert(index, (chain, resolved));
+                        sources.insert(Taken::Import(index), (chain, resolved));
                         Some((tree, kind))
                     }
                     _ => None,
                 }
             }
+        }
+    }
+
+    /// The content of a tar base in another layer, when that is done.
+    fn tar(&mut self, layer: LayerIndex, from: LayerIndex, path: &str, sources: &mut Sources) -> Option<ContentDigest> {
+        let from = &self.layers[from.0];
+        if from.status != Status::Done {
+            return None;
+        }
+        let chain = from.chain.clone();
+        match self.ask(layer, Question::Content { chain: chain.clone(), path: path.to_owned() })? {
+            Answer::Content { content, resolved } => {
+                sources.insert(Taken::Base, (chain, resolved));
+                Some(content)
+            }
+            _ => None,
         }
     }
 
@@ -427,7 +446,7 @@ impl Decider {
 
     fn ask(&mut self, layer: LayerIndex, question: Question) -> Option<Answer> {
         match self.answers.get(&question) {
-            Some(Answer::Nothing) => {
+            Some(answer) if answer.is_nothing() => {
                 self.fail(layer);
                 return None;
             }
@@ -471,6 +490,8 @@ impl Decider {
     fn restart(&mut self, layer: LayerIndex) {
         let built: HashSet<Key> =
             self.layers[layer.0].decided.iter().filter(|decided| decided.built).map(|decided| decided.key).collect();
+        // Who misses that meanwhile misses it again when it was decided, or no longer wants it.
+        self.lost.extend(self.layers[layer.0].made());
         self.ready.retain(|id, _| id.layer != layer);
         if let Some(key) = self.layers[layer.0].pending.take()
             && let Some((owner, twins)) = self.running.get_mut(&key)

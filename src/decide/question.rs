@@ -1,6 +1,6 @@
 //! What the Decider asks of the world, and what it may hear.
 
-use crate::digest::{Chain, Key, TreeDigest};
+use crate::digest::{Chain, ContentDigest, Key, TreeDigest};
 
 use super::Outcome;
 
@@ -11,6 +11,13 @@ pub enum Question {
     Newest(Chain),
     /// What lies at a path of a chain, as an import tree.
     Tree {
+        /// Where to look.
+        chain: Chain,
+        /// Absolute path.
+        path: String,
+    },
+    /// What the file at a path of a chain holds.
+    Content {
         /// Where to look.
         chain: Chain,
         /// Absolute path.
@@ -56,10 +63,26 @@ pub enum Answer {
         /// Path with its links resolved, without a leading slash.
         resolved: Vec<u8>,
     },
+    /// A file in a chain.
+    Content {
+        /// What it holds.
+        content: ContentDigest,
+        /// Path with its links resolved, without a leading slash.
+        resolved: Vec<u8>,
+    },
     /// Absolute resolved place.
     Place(String),
     /// `None`: nothing is stored.
     Result(Option<Outcome>),
     /// There is no answer; whoever asked fails. The asker has been told why.
     Nothing,
+    /// The same, because what lies there is no file.
+    NoFile,
+}
+
+impl Answer {
+    /// Whoever asked fails.
+    pub fn is_nothing(&self) -> bool {
+        matches!(self, Answer::Nothing | Answer::NoFile)
+    }
 }

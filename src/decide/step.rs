@@ -1,10 +1,10 @@
 //! Steps: what a layer is made of, what must run, and what it came out as.
 
-use std::collections::BTreeMap;
-
 use crate::action::Action;
 use crate::digest::{Chain, DiffId, Key};
 use crate::graph::LayerIndex;
+
+use super::Sources;
 
 /// One step of one layer: tar base, `overlay_dirs` and `dest` imports in order, run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,6 +26,15 @@ pub enum StepKind {
     Run,
 }
 
+/// What a step takes from another layer (`stacker://`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Taken {
+    /// The tar base.
+    Base,
+    /// The import with this index.
+    Import(usize),
+}
+
 /// A step that must run.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -41,8 +50,8 @@ pub struct Run {
     pub parent: Chain,
     /// N: the newest time beneath, in seconds.
     pub newest: i64,
-    /// Where each `stacker://` import lies, by index of the import.
-    pub sources: BTreeMap<usize, (Chain, Vec<u8>)>,
+    /// Where what it takes from other layers lies.
+    pub sources: Sources,
     /// Why no stored result is used.
     pub why: Why,
 }

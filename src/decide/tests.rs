@@ -43,6 +43,9 @@ fn answer_all(decider: &mut Decider, stored: &HashMap<Key, Outcome>) {
                 kind: SourceKind::File,
                 resolved: path.trim_start_matches('/').into(),
             },
+            Question::Content { chain, path } => {
+                Answer::Content { content: ContentDigest(chain.id().0), resolved: path.trim_start_matches('/').into() }
+            }
             Question::Place { dest, .. } => Answer::Place(dest.clone()),
         };
         decider.answered(question, answer);
@@ -145,7 +148,7 @@ fn a_copied_path_enters_by_content() {
     assert_eq!(indexes(&first), [0]);
     decider.finished(first[0].id, first[0].key, outcome(7), true);
     let second = ready(&mut decider, &none).remove(0);
-    assert_eq!(second.sources[&0].1, b"bin/x");
+    assert_eq!(second.sources[&Taken::Import(0)].1, b"bin/x");
     let Kind::Run { mounts, .. } = second.action.kind else { panic!("not a run") };
     assert_eq!((mounts[0].place.as_str(), mounts[0].tree.0), ("/stacker/imports/x", [7; 32]));
 }
@@ -172,6 +175,27 @@ fn evicted_data_runs_its_action_again_and_what_depends_on_another_result() {
 }
 
 #[test]
+fn what_is_missed_while_it_is_decided_anew_is_no_loss_of_its_own() {
+    let inputs = vec![layer(BaseInput::Scratch, "a"), layer(BaseInput::Built(LayerIndex(0)), "b")];
+    let mut decider = decider(inputs, false);
+    let mut stored = HashMap::new();
+    for byte in 1..=2 {
+        let run = ready(&mut decider, &stored).remove(0);
+        stored.insert(run.key, outcome(byte));
+        decider.finished(run.id, run.key, outcome(byte), true);
+    }
+    let upper = decider.chain(LayerIndex(1)).0.id();
+    assert!(decider.evicted(ChainId([1; 32])));
+    // Its step is not decided at this moment.
+    assert!(decider.evicted(upper));
+    let again = ready(&mut decider, &stored).remove(0);
+    decider.finished(again.id, again.key, outcome(1), true);
+    assert!(ready(&mut decider, &stored).is_empty(), "it is a hit");
+    assert!(decider.evicted(upper));
+    assert_eq!(indexes(&ready(&mut decider, &stored)), [1]);
+}
+
+#[test]
 fn a_source_that_changed_while_staged_is_decided_anew() {
     let mut input = layer(BaseInput::Scratch, "a");
     let host = |byte| SourceInput::Host { tree: TreeDigest([byte; 32]), kind: SourceKind::File };
@@ -191,4 +215,23 @@ fn a_tar_that_changed_before_it_was_unpacked_is_decided_anew() {
     decider.host_tar_changed(run.id, run.key, tar(2));
     let again = ready(&mut decider, &HashMap::new()).remove(0);
     assert!(matches!(again.action.kind, Kind::Unpack { tar: found } if found == tar(2)), "{again:?}");
+}
+
+#[test]
+fn a_tar_of_another_layer_enters_by_content() {
+    let base = BaseInput::LayerTar { layer: LayerIndex(0), path: "/out/x.tar".into() };
+    let mut decider = decider(vec![layer(BaseInput::Scratch, "a"), layer(base, "b")], false);
+    let none = HashMap::new();
+    let first = ready(&mut decider, &none);
+    assert_eq!(indexes(&first), [0]);
+    decider.finished(first[0].id, first[0].key, Outcome { newest: DEFAULT_EPOCH + 50, ..outcome(7) }, true);
+    let second = ready(&mut decider, &none).remove(0);
+    assert_eq!(second.sources[&Taken::Base].1, b"out/x.tar");
+    // As if the tar lay on the host: neither the layer nor its times count.
+    let unpack = Kind::Unpack { tar: ContentDigest([7; 32]) };
+    assert_eq!((second.action.kind, second.action.time), (unpack, DEFAULT_EPOCH + LAYER_TIME_STEP));
+    assert_eq!((second.action.base, second.parent), (ChainId::SCRATCH, Chain::default()));
+    decider.finished(second.id, second.key, outcome(8), true);
+    let third = ready(&mut decider, &none).remove(0);
+    assert_eq!(third.action.base.0, [8; 32]);
 }

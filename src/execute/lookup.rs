@@ -19,6 +19,16 @@ pub fn tree(stack: &Stack, path: &str) -> Result<(Answer, Vec<crate::listing::En
     Ok((Answer::Tree { tree, kind, resolved: resolved.path }, entries))
 }
 
+/// What the file at a path holds, links followed.
+pub fn content(stack: &Stack, path: &str) -> Result<Answer> {
+    let resolved = stack.resolve(path.trim_matches('/').as_bytes(), true)?;
+    Ok(match resolved.entry.map(|entry| entry.kind) {
+        Some(Kind::File { content, .. }) => Answer::Content { content, resolved: resolved.path },
+        Some(_) => Answer::NoFile,
+        None => Answer::Nothing,
+    })
+}
+
 /// Where a `dest` import ends up once the links of the base are followed (the table in the documentation of `imports`).
 pub fn place(stack: &Stack, dest: &str, basename: &str, kind: SourceKind, contents: bool) -> Result<Answer> {
     let inside = format!("{}/{basename}", dest.trim_end_matches('/'));
@@ -59,6 +69,7 @@ pub fn to_text(answer: &Answer) -> Option<String> {
             let kind = if *kind == SourceKind::File { "file" } else { "directory" };
             Some(format!("{tree} {kind} {}", escape(resolved)))
         }
+        Answer::Content { content, resolved } => Some(format!("{content} {}", escape(resolved))),
         Answer::Place(place) => Some(escape(place.as_bytes())),
         _ => None,
     }
@@ -74,6 +85,12 @@ pub fn tree_from_text(text: &str) -> Option<Answer> {
         _ => return None,
     };
     Some(Answer::Tree { tree, kind, resolved: unescape(words.next()?.as_bytes())? })
+}
+
+/// The inverse of [`to_text`] for a content.
+pub fn content_from_text(text: &str) -> Option<Answer> {
+    let (content, resolved) = text.split_once(' ')?;
+    Some(Answer::Content { content: content.parse().ok()?, resolved: unescape(resolved.as_bytes())? })
 }
 
 /// The inverse of [`to_text`] for a place.

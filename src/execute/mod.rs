@@ -21,6 +21,7 @@ use std::time::Instant;
 use crate::claim::{Attempt, Claim, Claims};
 use crate::database::{ActionResult, Database, Unsynced};
 use crate::decide::{Answer, Decider, Outcome, Question, Run, Status, StepKind, Why};
+use crate::diag::Texts;
 use crate::digest::{BlobDigest, Chain, DiffId, Key};
 use crate::error::{Error, Result};
 use crate::graph::{LayerGraph, LayerIndex};
@@ -52,6 +53,8 @@ pub struct Options {
     pub compression: Compression,
     /// Layers that get a tag.
     pub emitted: BTreeSet<LayerIndex>,
+    /// The stackerfiles, for places in messages.
+    pub texts: Texts,
 }
 
 /// What is known of a layer when the build is over.

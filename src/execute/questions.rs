@@ -6,7 +6,8 @@ use crate::database::LayerInfo;
 use crate::decide::{Answer, Question, Status};
 use crate::digest::TreeDigest;
 use crate::error::{Error, Result};
-use crate::graph::NodeSource;
+use crate::graph::{LayerIndex, NodeBase, NodeSource};
+use crate::inputs::base_place;
 use crate::listing::{Entry, Kind, Listing};
 use crate::pins::Pin;
 use crate::progress::Event;
@@ -39,7 +40,10 @@ impl Execution<'_> {
             return Ok(());
         }
         let chain = match &question {
-            Question::Newest(chain) | Question::Tree { chain, .. } | Question::Place { chain, .. } => chain.clone(),
+            Question::Newest(chain)
+            | Question::Tree { chain, .. }
+            | Question::Content { chain, .. }
+            | Question::Place { chain, .. } => chain.clone(),
             Question::Result(_) => return Ok(()),
         };
         let blobs = self.blobs(&chain)?;
@@ -72,6 +76,10 @@ impl Execution<'_> {
                 let text = self.database.answer(&chain.id(), &text(question))?;
                 text.and_then(|text| lookup::tree_from_text(&text))
             }
+            Question::Content { chain, .. } => {
+                let text = self.database.answer(&chain.id(), &text(question))?;
+                text.and_then(|text| lookup::content_from_text(&text))
+            }
             Question::Place { chain, .. } => {
                 let text = self.database.answer(&chain.id(), &text(question))?;
                 text.and_then(|text| lookup::place_from_text(&text))
@@ -92,12 +100,14 @@ impl Execution<'_> {
             }
         };
         self.learn(&learned)?;
-        if let (Some(remembered), Question::Tree { chain, .. } | Question::Place { chain, .. }) =
-            (lookup::to_text(&answer), &question)
+        if let (
+            Some(remembered),
+            Question::Tree { chain, .. } | Question::Content { chain, .. } | Question::Place { chain, .. },
+        ) = (lookup::to_text(&answer), &question)
         {
             self.database.put_answer(&chain.id(), &text(&question), &remembered)?;
         }
-        let asked = question.clone();
+        let asked = (question.clone(), answer.clone());
         for layer in self.decider.answered(question, answer) {
             let message = self.no_answer(layer, &asked);
             debug_assert_eq!(self.decider.status(layer), Status::Failed);
@@ -106,8 +116,15 @@ impl Execution<'_> {
         Ok(())
     }
 
-    fn no_answer(&self, layer: crate::graph::LayerIndex, question: &Question) -> String {
+    fn no_answer(&self, layer: LayerIndex, (question, answer): &(Question, Answer)) -> String {
         match question {
+            Question::Content { path, .. } => {
+                let NodeBase::LayerTar { layer: from, .. } = &self.graph[layer].base else { return String::new() };
+                let why = if *answer == Answer::NoFile { "is not a file" } else { "no such file" };
+                let (from, place) = (self.name(*from), base_place(&self.graph[layer]));
+                let place = self.options.texts.position(&place);
+                format!("the tar base stacker://{from}{path}: {why} in layer {from} ({place})")
+            }
             Question::Tree { path, .. } => {
                 let imports = self.graph[layer].imports.iter();
                 let from = imports.filter_map(|import| match &import.source {
@@ -127,6 +144,7 @@ impl Execution<'_> {
 fn text(question: &Question) -> String {
     match question {
         Question::Tree { path, .. } => format!("tree {path}"),
+        Question::Content { path, .. } => format!("content {path}"),
         Question::Place { dest, basename, kind, contents, .. } => {
             format!("place {kind:?} {contents} {} {}", crate::text::escape(dest.as_bytes()), basename)
         }
@@ -144,6 +162,7 @@ fn find_out(site: &Site, question: &Question, learned: Learned) -> Result<(Answe
             }
             answer
         }
+        Question::Content { chain, path } => lookup::content(&site.listings(chain)?, path)?,
         Question::Place { chain, dest, basename, kind, contents } => {
             lookup::place(&site.listings(chain)?, dest, basename, *kind, *contents)?
         }

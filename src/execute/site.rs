@@ -4,8 +4,10 @@
 //! threads take turns by name, two processes may race, the first rename wins.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
@@ -22,7 +24,7 @@ use crate::inputs::{Inputs, PROXY_VARIABLES, Scope};
 use crate::listing::{Listing, Stack};
 use crate::oci::BaseLayer;
 use crate::pins::{Pin, Pins};
-use crate::place::{RootsDir, StackerDir};
+use crate::place::{self, RootsDir, StackerDir};
 use crate::progress::Event;
 use crate::resolve::{HostPath, HostTree};
 use crate::store;
@@ -213,6 +215,25 @@ impl Site {
             }
             Ok(vec![(diff_id, layer_info(&sealed))])
         })
+    }
+
+    /// Where a file of a chain lies, relative to the roots directory. Of its layers, only the one that brings the file is
+    /// made where nothing holds it.
+    pub fn have_file(&self, chain: &Chain, path: &[u8], blobs: &HashMap<DiffId, BlobPlace>) -> Result<PathBuf, Lost> {
+        self.ready()?;
+        self.have_listings(chain, blobs)?;
+        let Some(layer) = self.listings(chain)?.layer_of(path)? else { return Err(Lost::Evicted(chain.id())) };
+        let ids = chain.ids();
+        // A tree of more layers than that shows the same file, since none of them has another one.
+        let trees = ids[layer..].iter().map(place::tree);
+        let directory = match trees.into_iter().find(|tree| self.roots.0.join(tree).exists()) {
+            Some(tree) => tree,
+            None => {
+                self.have_delta(&Chain(chain.0[..=layer].to_vec()), blobs)?;
+                place::delta(&ids[layer])
+            }
+        };
+        Ok(directory.join(OsStr::from_bytes(path)))
     }
 
     /// The listings of a chain, bottom first.

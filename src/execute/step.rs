@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::action::Kind;
 use crate::commit_point::CommitPoint;
-use crate::decide::{Run, StepKind};
-use crate::digest::{ChainId, ContentDigest, DiffId, Key, TreeDigest};
+use crate::decide::{Run, StepKind, Taken};
+use crate::digest::{Chain, ChainId, ContentDigest, DiffId, Key, TreeDigest};
 use crate::error::{At, Error, Result};
 use crate::graph::{Node, NodeBase, NodeSource};
 use crate::holder::Tier;
@@ -55,7 +55,10 @@ pub fn perform(site: &Site, node: &Node, run: &Run, blobs: &HashMap<DiffId, Blob
         Err(Lost::Error(error)) => return failed(error),
     };
     let end = match (run.kind, &run.action.kind) {
-        (StepKind::Unpack, Kind::Unpack { tar }) => unpack(site, node, *tar),
+        (StepKind::Unpack, Kind::Unpack { tar }) => match run.sources.get(&Taken::Base) {
+            Some(source) => unpack_from_layer(site, node, *tar, source, blobs),
+            None => unpack(site, node, *tar),
+        },
         (StepKind::Import(index), Kind::Import { tree, dest, .. }) => {
             import(site, node, run, blobs, index, *tree, dest)
         }
@@ -82,7 +85,7 @@ fn unpack(site: &Site, node: &Node, content: ContentDigest) -> Result<StepEnd, L
         return Err(Error::Machine(format!("layer {} has no tar base to unpack", node.layer.name)).into());
     };
     let tar = File::open(path).at("open", path)?;
-    let job = Job::UnpackTar { content, draft: site.unique(), max_size: site.max_layer_size };
+    let job = Job::UnpackTar { content, in_store: None, draft: site.unique(), max_size: site.max_layer_size };
     match site.sealed_unless_changed(|listing| site.job(job, vec![tar.into(), listing])) {
         Ok(Some(sealed)) => {
             warn(site, node, &sealed);
@@ -90,6 +93,33 @@ fn unpack(site: &Site, node: &Node, content: ContentDigest) -> Result<StepEnd, L
         }
         Ok(None) => Ok(StepEnd::SourceChanged(changed::base(site, path)?)),
         Err(Error::Build(message)) => Err(Error::Build(format!("{}: {message}", path.display())).into()),
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// A tar base that is a file of another layer.
+fn unpack_from_layer(
+    site: &Site,
+    node: &Node,
+    content: ContentDigest,
+    (chain, path): &(Chain, Vec<u8>),
+    blobs: &HashMap<DiffId, BlobPlace>,
+) -> Result<StepEnd, Lost> {
+    let file = site.have_file(chain, path, blobs)?;
+    let in_store = Some(file.into_os_string().into_encoded_bytes());
+    let job = Job::UnpackTar { content, in_store, draft: site.unique(), max_size: site.max_layer_size };
+    let shown = String::from_utf8_lossy(path);
+    match site.sealed_unless_changed(|listing| site.job(job, vec![listing])) {
+        Ok(Some(sealed)) => {
+            warn(site, node, &sealed);
+            Ok(StepEnd::Sealed(sealed))
+        }
+        Ok(None) => {
+            let id = chain.id();
+            let why = format!("{shown} of layer {id} is damaged in the store: its listing says {content}");
+            Err(Error::Machine(why).into())
+        }
+        Err(Error::Build(message)) => Err(Error::Build(format!("the tar base /{shown}: {message}")).into()),
         Err(other) => Err(other.into()),
     }
 }
@@ -109,7 +139,9 @@ fn import(
             Some(name) => name,
             None => return Ok(StepEnd::SourceChanged(changed::import(site, at, index, tree)?)),
         },
-        NodeSource::Layer { .. } => site.stage_layer(&run.sources[&index], tree, attributes, run.action.time, blobs)?,
+        NodeSource::Layer { .. } => {
+            site.stage_layer(&run.sources[&Taken::Import(index)], tree, attributes, run.action.time, blobs)?
+        }
     };
     let job = Job::Import {
         parent: run.parent.clone(),
@@ -176,9 +208,13 @@ pub(super) fn run_job(
                     }
                 }
             }
-            NodeSource::Layer { .. } => {
-                site.have_layer_import(&run.sources[&index], mount.tree, mount.attributes, run.action.time, blobs)?
-            }
+            NodeSource::Layer { .. } => site.have_layer_import(
+                &run.sources[&Taken::Import(index)],
+                mount.tree,
+                mount.attributes,
+                run.action.time,
+                blobs,
+            )?,
         };
         staged.push((mount.place.clone(), name));
     }

@@ -74,6 +74,7 @@ fn visible(files: &[Stackerfile]) -> HashMap<&Path, BTreeSet<&Path>> {
 fn references(layer: &Layer) -> Vec<Reference<'_>> {
     let base = match &layer.base {
         Base::Built { tag, place } => Some(Reference { name: tag, place, need: Need::Base }),
+        Base::LayerTar { layer, place, .. } => Some(Reference { name: layer, place, need: Need::Tar }),
         Base::Oci { .. } | Base::Tar { .. } | Base::Scratch => None,
     };
     let imports = layer.imports.iter().filter_map(|import| match &import.source {
@@ -95,6 +96,7 @@ fn edges(
         let Some(&found) = names.get(name) else {
             let title = match need {
                 Need::Base => format!("unknown base layer `{name}`"),
+                Need::Tar => format!("tar base from unknown layer `{name}`"),
                 Need::Import => format!("import from unknown layer `{name}`"),
             };
             let diagnostic = Diagnostic::error(title).at(place.clone(), "");
@@ -159,6 +161,7 @@ fn node(layer: &Layer, needed: &mut impl Iterator<Item = LayerIndex>) -> Node {
         Base::Built { .. } => NodeBase::Built(next()),
         Base::Oci { layout, tag, .. } => NodeBase::Oci { layout: layout.clone(), tag: tag.clone() },
         Base::Tar { path, .. } => NodeBase::Tar(path.clone()),
+        Base::LayerTar { path, .. } => NodeBase::LayerTar { layer: next(), path: path.clone() },
         Base::Scratch => NodeBase::Scratch,
     };
     let import = |import: &crate::load::Import| {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::diag::Diagnostic;
 
 use super::Base;
+use super::imports::{LAYER, in_layer};
 use super::layer::Draft;
 use super::reader::Reader;
 use super::yaml::{Entry, Kind, Node};
@@ -114,8 +115,15 @@ fn oci(reader: &mut Reader, url: Text) -> Option<Base> {
 }
 
 fn tar(reader: &mut Reader, url: Text) -> Option<Base> {
+    if url.text.starts_with(LAYER) {
+        let Some((layer, path)) = in_layer(&url.text) else {
+            reader.error(&url.span, format!("`{}` is not `stacker://layer/path`", url.text));
+            return None;
+        };
+        return Some(Base::LayerTar { layer, path, place: reader.place(&url.span) });
+    }
     let remote = |scheme: &&str| url.text.starts_with(scheme);
-    if let Some(scheme) = ["http://", "https://", "stacker://"].into_iter().find(remote) {
+    if let Some(scheme) = ["http://", "https://"].into_iter().find(remote) {
         reader.error(&url.span, format!("a tar base from `{scheme}` is not supported yet"));
         return None;
     }

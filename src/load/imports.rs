@@ -132,19 +132,24 @@ fn source(reader: &Reader, path: &str) -> Result<Source, String> {
     if path.is_empty() {
         return Err("an import needs a path".to_owned());
     }
-    if let Some(rest) = path.strip_prefix("stacker://") {
-        return match rest.split_once('/') {
-            Some((layer, path)) if !layer.is_empty() => {
-                Ok(Source::Layer { layer: layer.to_owned(), path: format!("/{path}") })
-            }
-            _ => Err(format!("`{path}` is not `stacker://layer/path`")),
-        };
+    if path.starts_with(LAYER) {
+        let named = in_layer(path).map(|(layer, path)| Source::Layer { layer, path });
+        return named.ok_or_else(|| format!("`{path}` is not `stacker://layer/path`"));
     }
     match SCHEME.find(path).map(|scheme| scheme.as_str()) {
         Some(scheme @ ("http://" | "https://")) => Err(format!("an import from `{scheme}` is not supported yet")),
         Some(scheme) => Err(format!("an import cannot come from `{scheme}`")),
         None => Ok(Source::Host { path: reader.beside(path), trailing_slash: path.ends_with('/') }),
     }
+}
+
+/// How the URLs of what lies in layers begin.
+pub(super) const LAYER: &str = "stacker://";
+
+/// Layer and absolute path of `stacker://layer/path`.
+pub(super) fn in_layer(url: &str) -> Option<(String, String)> {
+    let (layer, path) = url.strip_prefix(LAYER)?.split_once('/')?;
+    (!layer.is_empty()).then(|| (layer.to_owned(), format!("/{path}")))
 }
 
 /// An absolute path in the image.

@@ -85,6 +85,15 @@ pub enum Base {
         /// Of the url.
         place: Place,
     },
+    /// A tar that is a file of another layer: `stacker://layer/path`.
+    LayerTar {
+        /// Name.
+        layer: String,
+        /// Absolute path in it.
+        path: String,
+        /// Of the url.
+        place: Place,
+    },
     /// An empty root.
     Scratch,
 }

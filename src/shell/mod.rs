@@ -127,7 +127,12 @@ fn look(
     let decider = Decider::new(inputs.layers.clone(), wanted.clone(), settings);
     let pins = Pins::start(&request.directories.stacker)?;
     let site = Arc::new(Site::new(&request.directories, holder, pins, inputs, scope, teller.sender()));
-    let options = execute::Options { jobs: 1, compression: Compression::None, emitted: Default::default() };
+    let options = execute::Options {
+        jobs: 1,
+        compression: Compression::None,
+        emitted: Default::default(),
+        texts: loaded.texts.clone(),
+    };
     let execution = Execution::new(graph, wanted, decider, site.clone(), database, options);
     match execution.look(layer, view)? {
         Looked::There(run) => Ok((site, *run, None)),

@@ -1,6 +1,12 @@
 //! Layers from tars, and tars from layers.
 
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use crate::action::Ids;
 use crate::commit_point::CommitPoint;
@@ -15,7 +21,7 @@ use crate::unpack::{Whiteouts, unpack_onto};
 
 use super::hashed::{Content, Hashed};
 use super::message::{Answer, Compression, Failure, Sealed};
-use super::{Files, Purpose, Worker};
+use super::{Files, Purpose, Worker, failed};
 
 impl Worker<'_> {
     /// A layer of an image: both its digests are checked before it gets its place.
@@ -71,12 +77,16 @@ impl Worker<'_> {
     /// A tar base becomes a layer of its own, with our tar of it. `None`: the tar is something else than `content`.
     pub(super) fn unpack_tar(
         &self,
-        content: ContentDigest,
+        (content, in_store): (ContentDigest, Option<Vec<u8>>),
         draft: &str,
         max_size: u64,
         files: &mut Files,
     ) -> Result<Option<Sealed>, Failure> {
-        let (source, mut listing) = (files.next_file()?, files.next_file()?);
+        let source = match in_store {
+            Some(path) => open_file(Path::new(OsStr::from_bytes(&path)))?,
+            None => files.next_file()?,
+        };
+        let mut listing = files.next_file()?;
         let draft = self.store.new_draft(draft, Purpose::Unpack(&Chain::default()))?;
         CommitPoint::DraftMade.reached();
         let read = |error| machine("read the tar of", b"", error);
@@ -125,4 +135,11 @@ impl Worker<'_> {
         CommitPoint::Packed.reached();
         Ok(Answer::Packed { blob: BlobDigest(blob), size, diff_id })
     }
+}
+
+/// A file of a layer. In a store that is damaged it may be something else, which is not to be waited for.
+fn open_file(path: &Path) -> Result<File, Failure> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = openat(CWD, path, flags, Mode::empty()).map_err(|error| failed("open", path, error.into()))?;
+    Ok(file.into())
 }

@@ -44,11 +44,13 @@ pub enum Job {
         /// Bytes that the layer may have without compression.
         max_size: u64,
     },
-    /// Unpack and normalise a tar base. Descriptors: tar (read), listing (write).
+    /// Unpack and normalise a tar base. Descriptors: unless it is `in_store`, tar (read); listing (write).
     /// The answer is `Sealed`, or `Changed` where the bytes that were read are not `content`.
     UnpackTar {
         /// What its key says that the tar is.
         content: ContentDigest,
+        /// Where it lies as a file of a layer, relative to the roots directory.
+        in_store: Option<Vec<u8>>,
         /// Unique name of the draft directory.
         draft: String,
         /// Bytes that the layer may have without compression.

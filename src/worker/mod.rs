@@ -46,8 +46,9 @@ pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd, setting: 
             let sealed = worker.unpack_layer(&parent, (diff_id, blob), &draft, max_size, &mut files);
             or_nothing(&draft, sealed).map(Answer::Sealed)
         }
-        Job::UnpackTar { content, draft, max_size } => {
-            let sealed = or_nothing(&draft, worker.unpack_tar(content, &draft, max_size, &mut files));
+        Job::UnpackTar { content, in_store, draft, max_size } => {
+            let unpacked = worker.unpack_tar((content, in_store), &draft, max_size, &mut files);
+            let sealed = or_nothing(&draft, unpacked);
             sealed.map(|sealed| sealed.map_or(Answer::Changed, Answer::Sealed))
         }
         Job::StageFromLayer { chain, path, attributes, time, name } => {
