@@ -105,7 +105,10 @@ impl Need {
             }
             Need::Space => "stacker gc --older-than 30d frees some; --stacker-dir DIR is for another disk".to_owned(),
             Need::NetworkHelper => "apt-get install passt".to_owned(),
-            Need::Binfmt => "apt-get install qemu-user-binfmt".to_owned(),
+            Need::Binfmt => {
+                "apt-get install qemu-user-static binfmt-support (in a container: where its kernel runs, on the host)"
+                    .to_owned()
+            }
         }
     }
 

@@ -7,6 +7,7 @@ mod show;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::binfmt;
 use crate::cli::options::Directories;
 use crate::error::{At, Error, Result};
 use crate::holder::{Fallback, Holder, IDS, Tier, find_program};
@@ -150,17 +151,15 @@ fn network_helper() -> Probed {
     }
 }
 
-/// Which handlers the kernel knows.
+/// Which other processors' programs the kernel can run in a sandbox.
 fn binfmt() -> Probed {
     let need = Need::Binfmt;
-    let names = fs::read_dir("/proc/sys/fs/binfmt_misc").into_iter().flatten().flatten();
-    let mut names: Vec<String> = names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    names.retain(|name| name.starts_with("qemu-"));
-    names.sort();
-    match names.is_empty() {
-        true => Probed { need, ok: false, found: "no handler of qemu's is registered".to_owned() },
-        false => Probed { need, ok: true, found: names.join(", ") },
-    }
+    let (ok, found) = match binfmt::all() {
+        None => (false, "binfmt_misc is not mounted, so that it cannot be seen what is registered".to_owned()),
+        Some(archs) if archs.is_empty() => (false, "no handler with the flag F is registered".to_owned()),
+        Some(archs) => (true, archs.join(", ")),
+    };
+    Probed { need, ok, found }
 }
 
 fn show(path: impl AsRef<Path>) -> String {

@@ -6,7 +6,10 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use nix::errno::Errno;
+
 use crate::action::Kind;
+use crate::binfmt::{self, Foreign};
 use crate::commit_point::CommitPoint;
 use crate::decide::{Run, StepKind, Taken};
 use crate::digest::{Chain, ChainId, ContentDigest, DiffId, Key, TreeDigest};
@@ -194,6 +197,10 @@ pub(super) fn run_job(
         let why = format!("layer {} has a `run`, and the sandbox is of the kind none", node.layer.name);
         return Err(Error::Lacking(Need::UserNamespace, why).into());
     }
+    let arch = &run.action.platform.arch;
+    if let Foreign::Lacks(why) = binfmt::look(arch) {
+        return Err(no_handler(node, arch, &why).into());
+    }
     let mut staged = Vec::new();
     // In the order of the action's mounts.
     let mounted = node.imports.iter().enumerate().flat_map(|it| it.1.import.seen_in().iter().map(move |_| it));
@@ -231,6 +238,11 @@ pub(super) fn run_job(
         time: run.action.time,
         draft: run.key.short(),
     }))
+}
+
+/// A script is for another processor, whose programs do not run here.
+fn no_handler(node: &Node, arch: &str, why: &str) -> Error {
+    Error::Lacking(Need::Binfmt, format!("layer {} has a `run` for {arch}, and {why}", node.layer.name))
 }
 
 /// What a failed script leaves is kept under this name beneath `drafts`, until the layer is built the next time.
@@ -290,6 +302,13 @@ fn in_sandbox(site: &Site, node: &Node, run: &Run, job: RunJob) -> Result<StepEn
         Answer::RunFailed { code } => {
             let Blame { text, full } = resources.why(code);
             Ok(StepEnd::Failed { message: text + &tail(&last, &path), full })
+        }
+        Answer::Failed(failure)
+            if failure.errno == Some(Errno::ENOEXEC as i32)
+                && binfmt::look(&run.action.platform.arch) == Foreign::Unknown =>
+        {
+            let why = format!("the kernel has no handler for its programs ({})", failure.message);
+            Err(no_handler(node, &run.action.platform.arch, &why))
         }
         Answer::Failed(failure) if failure.users => {
             let message = format!("{}: {}{}", failure.step, failure.message, tail(&last, &path));

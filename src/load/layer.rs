@@ -120,23 +120,10 @@ fn finish(reader: &mut Reader, mut draft: Draft, entry: &Entry) -> Option<Layer>
         network: draft.network,
         platform: Platform {
             os: draft.os.unwrap_or_else(|| "linux".to_owned()),
-            arch: draft.arch.unwrap_or_else(|| host_arch().to_owned()),
+            arch: draft.arch.unwrap_or_else(|| crate::binfmt::host_arch().to_owned()),
         },
         platform_given,
     })
-}
-
-/// The host's architecture in GOARCH's words.
-fn host_arch() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "x86" => "386",
-        "aarch64" => "arm64",
-        "loongarch64" => "loong64",
-        "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
-        "powerpc64" => "ppc64",
-        other => other,
-    }
 }
 
 pub(super) fn read_passthrough(reader: &mut Reader, draft: &mut Draft, entry: &Entry) {
