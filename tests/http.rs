@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use stacker::http::{Client, Download, Failure, Got, Options, Same};
+use support::authority::Authority;
 use support::server::{Reply, Server};
 
 fn client() -> Client {
@@ -116,4 +117,20 @@ fn a_download_has_a_limit() {
 #[test]
 fn secrets_are_not_shown() {
     assert_eq!(stacker::http::shown("https://me:word@host/a?signature=s#f"), "https://host/a");
+}
+
+#[test]
+fn servers_with_certificates_of_an_unknown_authority_are_trusted_where_it_is_named() {
+    let authority = Authority::new();
+    let server = Server::start_tls(&authority, |request| Reply::range(request, &content()));
+    let unknown = get(&client(), &server.url("/x")).unwrap_err().message;
+    assert!(unknown.contains("UnknownIssuer"), "{unknown}");
+    assert!(unknown.ends_with("(--ca-file FILE trusts further certificates)"), "{unknown}");
+    assert!(server.requests().is_empty());
+    let trusting = |file| Client::new(Options { ca_file: Some(file), ..Options::default() });
+    let named = trusting(authority.certificate());
+    assert!(download(&named, &server.url("/x"), b"", Same::ByDigest, 1 << 30).unwrap() == content());
+    let none = trusting(authority.server_key());
+    let failed = get(&none, &server.url("/x")).unwrap_err().to_string();
+    assert!(failed.contains("it holds no certificate (PEM is needed)"), "{failed}");
 }

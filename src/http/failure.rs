@@ -137,12 +137,12 @@ pub(super) fn deepest(error: &reqwest::Error) -> String {
 fn is_certificate(error: &reqwest::Error) -> bool {
     let mut inner = error.source();
     while let Some(source) = inner {
-        let held = source.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let tls = source.downcast_ref().or_else(|| held.and_then(|held| held.downcast_ref()));
-        if let Some(rustls::Error::InvalidCertificate(_)) = tls {
+        if let Some(rustls::Error::InvalidCertificate(_)) = source.downcast_ref() {
             return true;
         }
-        inner = source.source();
+        // An io::Error passes over what it holds, which may be another one.
+        let held = source.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        inner = held.map_or_else(|| source.source(), |held| Some(held as &dyn std::error::Error));
     }
     false
 }

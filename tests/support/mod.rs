@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod archive;
+pub mod authority;
 pub mod base;
 pub mod container;
 pub mod debian;

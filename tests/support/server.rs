@@ -5,6 +5,12 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use super::authority::Authority;
+
 /// What was asked.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -30,6 +36,7 @@ pub struct Reply {
 
 /// Listens on a loopback port until the test ends.
 pub struct Server {
+    scheme: &'static str,
     address: String,
     seen: Arc<Mutex<Vec<Request>>>,
 }
@@ -37,17 +44,38 @@ pub struct Server {
 impl Server {
     /// `answer` is called for each request, from several threads.
     pub fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Server {
+        Server::listen("http", answer, Some)
+    }
+
+    /// The same with TLS, with the authority's certificate for a server.
+    pub fn start_tls(authority: &Authority, answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Server {
+        let certificates = CertificateDer::pem_file_iter(authority.server_certificate()).unwrap();
+        let key = PrivateKeyDer::from_pem_file(authority.server_key()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_single_cert(certificates.map(Result::unwrap).collect(), key);
+        let config = Arc::new(config.unwrap());
+        Server::listen("https", answer, move |connection| {
+            Some(StreamOwned::new(ServerConnection::new(config.clone()).ok()?, connection))
+        })
+    }
+
+    fn listen<C: Read + Write>(
+        scheme: &'static str,
+        answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+        accept: impl Fn(TcpStream) -> Option<C> + Send + Sync + 'static,
+    ) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let (answer, log) = (Arc::new(answer), seen.clone());
+        let (answer, accept, log) = (Arc::new(answer), Arc::new(accept), seen.clone());
         std::thread::spawn(move || {
             for connection in listener.incoming().flatten() {
-                let (answer, log) = (answer.clone(), log.clone());
-                std::thread::spawn(move || serve(connection, &*answer, &log));
+                let (answer, accept, log) = (answer.clone(), accept.clone(), log.clone());
+                std::thread::spawn(move || accept(connection).map(|connection| serve(connection, &*answer, &log)));
             }
         });
-        Server { address, seen }
+        Server { scheme, address, seen }
     }
 
     /// `HOST:PORT`.
@@ -55,9 +83,9 @@ impl Server {
         &self.address
     }
 
-    /// `http://HOST:PORT/path`.
+    /// `http://HOST:PORT/path`, or with https.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("{}://{}{path}", self.scheme, self.address)
     }
 
     /// What was asked so far.
@@ -120,23 +148,23 @@ impl Reply {
     }
 }
 
-fn serve(connection: TcpStream, answer: &dyn Fn(&Request) -> Reply, log: &Mutex<Vec<Request>>) {
-    let mut reader = BufReader::new(connection.try_clone().unwrap());
+fn serve(connection: impl Read + Write, answer: &dyn Fn(&Request) -> Reply, log: &Mutex<Vec<Request>>) {
+    let mut reader = BufReader::new(connection);
     let Some((first, headers)) = head(&mut reader) else { return };
     let mut words = first.split(' ');
     let (method, path) = (words.next().unwrap().to_owned(), words.next().unwrap().to_owned());
     if headers.iter().any(|(name, value)| name == "expect" && value.contains("100")) {
-        let _ = (&connection).write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+        let _ = reader.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
     }
     let body = body(&mut reader, &headers, false);
     let request = Request { method, path, headers, body };
     log.lock().unwrap().push(request.clone());
     let reply = answer(&request);
     std::thread::sleep(reply.pause);
-    let _ = send(connection, &request, &reply);
+    let _ = send(reader.get_mut(), &request, &reply);
 }
 
-fn send(mut connection: TcpStream, request: &Request, reply: &Reply) -> std::io::Result<()> {
+fn send(connection: &mut impl Write, request: &Request, reply: &Reply) -> std::io::Result<()> {
     let mut text = format!("HTTP/1.1 {} of the test\r\nconnection: close\r\n", reply.status);
     if !reply.headers.iter().any(|(name, _)| name == "content-length") {
         text += &format!("content-length: {}\r\n", reply.body.len());
@@ -146,10 +174,10 @@ fn send(mut connection: TcpStream, request: &Request, reply: &Reply) -> std::io:
     }
     connection.write_all(format!("{text}\r\n").as_bytes())?;
     let end = reply.cut.unwrap_or(reply.body.len()).min(reply.body.len());
-    match request.method.as_str() {
-        "HEAD" => Ok(()),
-        _ => connection.write_all(&reply.body[..end]),
+    if request.method != "HEAD" {
+        connection.write_all(&reply.body[..end])?;
     }
+    connection.flush()
 }
 
 fn head(reader: &mut impl BufRead) -> Option<(String, Vec<(String, String)>)> {
