@@ -86,6 +86,7 @@ fn keys(criterion: &mut Criterion) {
             script: "#!/bin/sh -xe\n".to_owned() + &"make all && make install\n".repeat(10),
             environment,
             mounts: (1..=3).map(mount).collect(),
+            binds: vec![],
             network: Network::Host,
         },
     };

@@ -56,6 +56,51 @@ pub struct Mount {
     pub attributes: Attributes,
 }
 
+/// A path of the host that a run sees at a place, and may write to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bind {
+    /// Absolute path in the sandbox.
+    pub place: String,
+    /// What of it is an input.
+    pub shows: Shows,
+}
+
+/// What of a bind is an input.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shows {
+    /// The content of a file or directory, with the modes, owners and attributes that the run sees.
+    Tree {
+        /// All but the nodes.
+        tree: TreeDigest,
+        /// Those by path in the tree, an escaped word.
+        nodes: BTreeMap<String, NodeKind>,
+    },
+    /// That there is such a node.
+    Node {
+        /// What it is.
+        node: NodeKind,
+        /// The path of the host, as the stackerfile has it.
+        source: String,
+    },
+    /// Nothing: `key: none`.
+    Anything,
+}
+
+/// What has no content that could be an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeKind {
+    /// Somebody may listen on it.
+    Socket,
+    /// A pipe with a name.
+    Fifo,
+    /// A character device.
+    Character,
+    /// A block device.
+    Block,
+}
+
 /// What network a run sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -108,6 +153,9 @@ pub enum Kind {
         environment: BTreeMap<String, String>,
         /// In the order of the stackerfile.
         mounts: Vec<Mount>,
+        /// In the order of the stackerfile.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        binds: Vec<Bind>,
         /// Network mode.
         network: Network,
     },
@@ -136,6 +184,10 @@ pub enum Field<'a> {
     Variable(&'a str, &'a str),
     /// A mounted import of a `Run`.
     Mount(&'a Mount),
+    /// A bind of a `Run`.
+    Bind(&'a Bind),
+    /// A node in a bind: the bind's place, and the node's path in it as an escaped word.
+    Node(&'a str, &'a str, NodeKind),
     /// The network of a `Run`.
     Network(Network),
 }
@@ -154,10 +206,11 @@ impl Action {
         match kind {
             Kind::Unpack { tar } => fields.push(Field::Tar(*tar)),
             Kind::Import { tree, dest, attributes } => fields.push(Field::Tree(*tree, dest, *attributes)),
-            Kind::Run { script, environment, mounts, network } => {
+            Kind::Run { script, environment, mounts, binds, network } => {
                 fields.push(Field::Script(script));
                 fields.extend(environment.iter().map(|(name, value)| Field::Variable(name, value)));
                 fields.extend(mounts.iter().map(Field::Mount));
+                fields.extend(binds.iter().flat_map(Bind::fields));
                 fields.push(Field::Network(*network));
             }
         }
@@ -177,6 +230,29 @@ impl Action {
     /// The key.
     pub fn key(&self) -> Key {
         Key::of(self.encoding().as_bytes())
+    }
+}
+
+impl Bind {
+    fn fields(&self) -> impl Iterator<Item = Field<'_>> {
+        let nodes = match &self.shows {
+            Shows::Tree { nodes, .. } => Some(nodes),
+            Shows::Node { .. } | Shows::Anything => None,
+        };
+        let nodes = nodes.into_iter().flatten().map(|(path, node)| Field::Node(&self.place, path, *node));
+        std::iter::once(Field::Bind(self)).chain(nodes)
+    }
+}
+
+impl NodeKind {
+    /// `socket`, `fifo`, `character` or `block`.
+    pub fn name(self) -> &'static str {
+        match self {
+            NodeKind::Socket => "socket",
+            NodeKind::Fifo => "fifo",
+            NodeKind::Character => "character",
+            NodeKind::Block => "block",
+        }
     }
 }
 
@@ -211,6 +287,17 @@ impl Field<'_> {
             Field::Mount(mount) => {
                 format!("mount {} {}{}", mount.tree, escape(mount.place.as_bytes()), mount.attributes.words())
             }
+            Field::Bind(Bind { place, shows }) => {
+                let place = escape(place.as_bytes());
+                match shows {
+                    Shows::Tree { tree, .. } => format!("bind {tree} {place}"),
+                    Shows::Node { node, source } => {
+                        format!("bind {} {place} {}", node.name(), escape(source.as_bytes()))
+                    }
+                    Shows::Anything => format!("bind none {place}"),
+                }
+            }
+            Field::Node(place, path, node) => format!("node {} {} {path}", node.name(), escape(place.as_bytes())),
             Field::Network(Network::Host) => "network host".to_owned(),
             Field::Network(Network::None) => "network none".to_owned(),
         }

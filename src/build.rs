@@ -19,6 +19,7 @@ use crate::inputs::{self, Scope};
 use crate::load;
 use crate::pins::{Pin, Pins};
 use crate::progress::{Event, Mode};
+use crate::resolve::Owners;
 use crate::shell::{AfterFailure, after_failure};
 use crate::store;
 use crate::tell;
@@ -79,7 +80,7 @@ pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     let (database, mut warnings) = Database::open(&request.directories.stacker)?;
     warnings.extend(settle(&request.directories, &database)?);
     holder.expect(database.store(&request.directories.roots)?);
-    let scope = scope(request, &graph)?;
+    let scope = scope(request, &graph, holder.owners()?)?;
     let inputs = inputs::resolve(&graph, &loaded, &wanted, &scope, &database)?;
     inputs::check_hashes(&graph, &loaded, &wanted, &inputs, &database)?;
     warnings.splice(0..0, loaded.warnings.iter().chain(graph.warnings()).cloned());
@@ -162,10 +163,11 @@ pub fn wanted(graph: &LayerGraph, layers: &[LayerIndex]) -> BTreeSet<LayerIndex>
     graph.closure(layers).into_iter().collect()
 }
 
-fn scope(request: &Request, graph: &LayerGraph) -> Result<Scope> {
+fn scope(request: &Request, graph: &LayerGraph, owners: Owners) -> Result<Scope> {
     Ok(Scope {
         stacker: request.directories.stacker.clone(),
         exclude: request.directories.own(),
+        owners,
         host: inputs::host_variables(),
         max_layer_size: request.max_layer_size,
         http: Arc::new(http::Client::new(request.network.clone())),

@@ -3,6 +3,9 @@
 //! This is where a build asks the host's file systems; stat lists make asking again cheap. Errors of several layers are
 //! reported together, each with its place.
 
+mod binds;
+mod hashes;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -10,10 +13,11 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use crate::action::Bind;
 use crate::database::Database;
 use crate::decide::{BaseInput, ImportInput, LayerInputs, RunInput, SourceInput, SourceKind};
 use crate::diag::{Diagnostic, Diagnostics};
-use crate::digest::{Chain, ChainId, ContentDigest};
+use crate::digest::{Chain, ContentDigest};
 use crate::error::{At, Error, Result};
 use crate::graph::{LayerGraph, LayerIndex, Node, NodeBase, NodeSource};
 use crate::http;
@@ -21,7 +25,15 @@ use crate::listing::Kind;
 use crate::load::{Base, Loaded, Place};
 use crate::oci::{BaseImage, Layout};
 use crate::place::StackerDir;
-use crate::resolve::{HostPath, HostTree, Resolver};
+use crate::resolve::{Bound, HostPath, HostTree, Owners, Resolver};
+
+pub use hashes::check_hashes;
+
+/// Host import trees.
+pub type Trees = HashMap<HostPath, Arc<HostTree>>;
+
+/// What lies at the sources of binds.
+pub type Bounds = HashMap<PathBuf, Arc<Bound>>;
 
 /// Everything that the layers of a build take from the host.
 pub struct Inputs {
@@ -30,7 +42,9 @@ pub struct Inputs {
     /// Base images, by (layout, tag, platform).
     pub images: HashMap<LayerIndex, Arc<BaseImage>>,
     /// Host import trees.
-    pub trees: HashMap<HostPath, Arc<HostTree>>,
+    pub trees: Trees,
+    /// What lies at the sources of binds.
+    pub bounds: Bounds,
 }
 
 /// What of the command line and the host reaches the inputs.
@@ -39,6 +53,8 @@ pub struct Scope {
     pub stacker: StackerDir,
     /// stacker's own directories: never part of an import.
     pub exclude: Vec<PathBuf>,
+    /// Whom a script takes for the owners of binds.
+    pub owners: Owners,
     /// Bytes that one import may have.
     pub max_layer_size: u64,
     /// The host's variables.
@@ -78,6 +94,7 @@ pub fn resolve(
 ) -> Result<Inputs> {
     let mut diagnostics = Diagnostics::new(loaded.texts.clone());
     let trees = host_trees(graph, wanted, scope, database, &mut diagnostics)?;
+    let bounds = binds::look(graph, wanted, scope, database, &mut diagnostics)?;
     let images = base_images(graph, wanted, &mut diagnostics);
     if let Some(error) = diagnostics.into_error() {
         return Err(error);
@@ -85,7 +102,7 @@ pub fn resolve(
     let layers = graph
         .iter()
         .map(|(index, node)| match wanted.contains(&index) {
-            true => layer_inputs(index, node, &trees, &images, scope),
+            true => layer_inputs(index, node, (&trees, &bounds), &images, scope),
             false => Ok(LayerInputs {
                 base: BaseInput::Scratch,
                 platform: node.layer.platform.clone(),
@@ -95,7 +112,7 @@ pub fn resolve(
             }),
         })
         .collect::<Result<Vec<_>>>()?;
-    Ok(Inputs { layers, images, trees })
+    Ok(Inputs { layers, images, trees, bounds })
 }
 
 /// Hashes every host path once, in parallel, with the stat lists that the database holds.
@@ -105,7 +122,7 @@ fn host_trees(
     scope: &Scope,
     database: &Database,
     diagnostics: &mut Diagnostics,
-) -> Result<HashMap<HostPath, Arc<HostTree>>> {
+) -> Result<Trees> {
     let mut paths = BTreeMap::new();
     for &index in wanted {
         let node = &graph[index];
@@ -197,7 +214,7 @@ pub fn base_place(node: &Node) -> Place {
 fn layer_inputs(
     index: LayerIndex,
     node: &Node,
-    trees: &HashMap<HostPath, Arc<HostTree>>,
+    (trees, bounds): (&Trees, &Bounds),
     images: &HashMap<LayerIndex, Arc<BaseImage>>,
     scope: &Scope,
 ) -> Result<LayerInputs> {
@@ -212,14 +229,14 @@ fn layer_inputs(
     };
     let imports = node.imports.iter().map(|import| import_input(import, trees)).collect();
     let run = match &node.layer.run {
-        Some(script) => Some(run_input(node, script, &scope.host)?),
+        Some(script) => Some(run_input(node, script, &scope.host, binds::of(node, bounds))?),
         None => None,
     };
     let forced = scope.no_cache || scope.rebuild.contains(&index);
     Ok(LayerInputs { base, platform: node.layer.platform.clone(), imports, run, forced })
 }
 
-fn import_input(import: &crate::graph::NodeImport, trees: &HashMap<HostPath, Arc<HostTree>>) -> ImportInput {
+fn import_input(import: &crate::graph::NodeImport, trees: &Trees) -> ImportInput {
     let (source, path, contents) = match &import.source {
         NodeSource::Host { at, trailing_slash } => {
             let tree = &trees[at];
@@ -262,7 +279,7 @@ pub fn default_environment() -> BTreeMap<String, String> {
 }
 
 /// Script and keyed environment: defaults, then what passes through, then `build_env`; the last wins.
-fn run_input(node: &Node, script: &str, host: &BTreeMap<String, String>) -> Result<RunInput> {
+fn run_input(node: &Node, script: &str, host: &BTreeMap<String, String>, binds: Vec<Bind>) -> Result<RunInput> {
     let layer = &node.layer;
     let mut environment = default_environment();
     if let Some(epoch) = host.get("SOURCE_DATE_EPOCH") {
@@ -280,59 +297,7 @@ fn run_input(node: &Node, script: &str, host: &BTreeMap<String, String>) -> Resu
     }
     environment.extend(layer.build_env.clone());
     let script = if script.starts_with("#!") { script.to_owned() } else { format!("#!/bin/sh -xe\n{script}") };
-    Ok(RunInput { script, environment, network: layer.network })
-}
-
-/// Checks the `hash` of every host file import. The sha256 of a content is remembered by its blake3, so that a file is
-/// read for it once.
-pub fn check_hashes(
-    graph: &LayerGraph,
-    loaded: &Loaded,
-    wanted: &BTreeSet<LayerIndex>,
-    inputs: &Inputs,
-    database: &Database,
-) -> Result<()> {
-    let mut diagnostics = Diagnostics::new(loaded.texts.clone());
-    for &index in wanted {
-        for import in &graph[index].imports {
-            let (NodeSource::Host { at, .. }, Some(wanted)) = (&import.source, import.import.hash) else { continue };
-            let (path, place) = (&at.path, import.import.place.clone());
-            let Kind::File { content, .. } = &inputs.trees[at].root().kind else {
-                diagnostics.push(
-                    Diagnostic::error(format!("{} is not a file, so `hash` cannot be checked", path.display()))
-                        .at(place, ""),
-                );
-                continue;
-            };
-            let found = remembered_sha256(database, content, || crate::resolve::sha256_of(path, content))?;
-            let wanted = crate::digest::hex(&wanted);
-            let message = match found {
-                Some(found) if found == wanted => continue,
-                Some(found) => format!("{} has another sha256: wanted {wanted}, found {found}", path.display()),
-                None => format!("{} changed while it was read", path.display()),
-            };
-            diagnostics.push(Diagnostic::error(message).at(place, ""));
-        }
-    }
-    match diagnostics.into_error() {
-        Some(error) => Err(error),
-        None => Ok(()),
-    }
-}
-
-/// The sha256 (hex) of a content known by its blake3. `None`: `compute` did not find that content.
-fn remembered_sha256(
-    database: &Database,
-    content: &ContentDigest,
-    compute: impl FnOnce() -> Result<Option<[u8; 32]>>,
-) -> Result<Option<String>> {
-    let question = format!("sha256 {content}");
-    if let Some(known) = database.answer(&ChainId::SCRATCH, &question)? {
-        return Ok(Some(known));
-    }
-    let Some(found) = compute()?.map(|found| crate::digest::hex(&found)) else { return Ok(None) };
-    database.put_answer(&ChainId::SCRATCH, &question, &found)?;
-    Ok(Some(found))
+    Ok(RunInput { script, environment, binds, network: layer.network })
 }
 
 /// The host's variables that are valid UTF-8; others can not be keyed and do not pass through.

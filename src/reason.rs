@@ -2,10 +2,11 @@
 //!
 //! The fields compared are those that are hashed ([`Action::fields`]), so an explanation cannot drift from the key.
 
-use std::collections::BTreeMap;
-use std::fmt;
+mod show;
 
-use crate::action::{Action, Field, Kind};
+use std::collections::BTreeMap;
+
+use crate::action::{Action, Field, Kind, Shows};
 use crate::digest::{ContentDigest, TreeDigest};
 
 /// Why a step runs.
@@ -21,6 +22,8 @@ pub enum Reason {
     Changed(Vec<Change>),
     /// The very action was begun before and has no result: it failed, or was interrupted.
     NoResult,
+    /// The very action was done before, and its result not kept: why.
+    NotKept(String),
 }
 
 /// One difference of two actions.
@@ -33,6 +36,17 @@ pub enum Change {
         /// First differing files, relative to the import; empty when the listings are not known.
         files: Vec<FileChange>,
     },
+    /// Content of a bind: as of an import.
+    Bind {
+        /// Its place.
+        place: String,
+        /// First differing files, relative to the bind; empty when the listings are not known.
+        files: Vec<FileChange>,
+    },
+    /// A socket or device in a bind appeared or went: its place.
+    Node(String),
+    /// A bind appeared, went, or is now of another kind.
+    Binds,
     /// An import appeared or went.
     Imports,
     /// The tar base is another file.
@@ -106,6 +120,8 @@ enum Name {
     One(&'static str),
     Variable(String),
     Import(String),
+    Bind(String),
+    Node(String, String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +149,14 @@ fn fact(field: &Field, single: bool) -> (Name, Fact) {
         Field::Script(_) => (Name::One("script"), text),
         Field::Network(_) => (Name::One("network"), text),
         Field::Variable(name, _) => (Name::Variable((*name).to_owned()), text),
+        Field::Bind(bind) => {
+            let fact = match &bind.shows {
+                Shows::Tree { tree, .. } => Fact::Tree(*tree, String::new()),
+                Shows::Node { .. } | Shows::Anything => text,
+            };
+            (Name::Bind(bind.place.clone()), fact)
+        }
+        Field::Node(place, path, _) => (Name::Node((*place).to_owned(), (*path).to_owned()), text),
         Field::Tree(tree, dest, attributes) => {
             // The one tree of an Import step: that its place changed is a change of attributes, not another import.
             debug_assert!(single);
@@ -155,6 +179,11 @@ fn explain(
         }
         (Name::Import(place), Some(_), Some(_)) => Change::Attributes(place.clone()),
         (Name::Import(_), ..) => Change::Imports,
+        (Name::Bind(place), Some(Fact::Tree(old, _)), Some(Fact::Tree(new, _))) => {
+            Change::Bind { place: place.clone(), files: files(*old, *new).unwrap_or_default() }
+        }
+        (Name::Bind(_), ..) => Change::Binds,
+        (Name::Node(place, path), ..) => Change::Node(format!("{place}/{path}")),
         (Name::One(name), ..) => match *name {
             "kind" => Change::Kind,
             "platform" => Change::Platform,
@@ -210,75 +239,12 @@ impl Change {
     fn rank(&self) -> u8 {
         match self {
             Change::Kind => 0,
-            Change::Import { .. } | Change::Tar => 1,
-            Change::Imports | Change::Script => 2,
+            Change::Import { .. } | Change::Bind { .. } | Change::Node(_) | Change::Tar => 1,
+            Change::Imports | Change::Binds | Change::Script => 2,
             Change::Variable(_) | Change::Attributes(_) => 3,
             Change::Network | Change::Platform | Change::Ids => 4,
             Change::Base => 5,
             Change::Time => 6,
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Reason::NeverBuilt => f.write_str("never built"),
-            Reason::Forced => f.write_str("forced"),
-            Reason::Evicted => f.write_str("evicted: its data is gone"),
-            Reason::NoResult => f.write_str("no result of the last try"),
-            Reason::Changed(changes) => match changes.split_first() {
-                None => f.write_str("changed"),
-                Some((first, rest)) => {
-                    write!(f, "{first}")?;
-                    // What only follows from a changed base is not told apart.
-                    let more =
-                        rest.iter().filter(|change| **change != Change::Time && **change != Change::Base).count();
-                    if more > 0 { write!(f, ", {more} more") } else { Ok(()) }
-                }
-            },
-        }
-    }
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Change::Import { place, files } => match files.split_first() {
-                None if place.is_empty() => f.write_str("import changed"),
-                None => write!(f, "{place} changed"),
-                Some((first, rest)) => {
-                    let name = place.rsplit('/').next().unwrap_or(place);
-                    let path = match (name, first.path.as_str()) {
-                        (name, "") => name.to_owned(),
-                        ("", path) => path.to_owned(),
-                        (name, path) => format!("{name}/{path}"),
-                    };
-                    match (path.as_str(), first.how) {
-                        ("", _) => f.write_str("import changed")?,
-                        (path, FileHow::Added) => write!(f, "{path} added")?,
-                        (path, FileHow::Removed) => write!(f, "{path} removed")?,
-                        (path, FileHow::Changed) => write!(f, "{path} changed")?,
-                    }
-                    match rest.len() {
-                        0 => Ok(()),
-                        1 => f.write_str(" (+1 file)"),
-                        more => write!(f, " (+{more} files)"),
-                    }
-                }
-            },
-            Change::Imports => f.write_str("list of imports changed"),
-            Change::Tar => f.write_str("tar base changed"),
-            Change::Script => f.write_str("script changed"),
-            Change::Variable(name) => write!(f, "variable {name} changed"),
-            Change::Attributes(place) if place.is_empty() => f.write_str("place, mode or owner of the import changed"),
-            Change::Attributes(place) => write!(f, "mode or owner of {place} changed"),
-            Change::Network => f.write_str("network changed"),
-            Change::Platform => f.write_str("platform changed"),
-            Change::Ids => f.write_str("ids of the sandbox changed"),
-            Change::Base => f.write_str("base changed"),
-            Change::Time => f.write_str("layer time changed"),
-            Change::Kind => f.write_str("steps of the layer changed"),
         }
     }
 }
@@ -303,6 +269,7 @@ mod tests {
                     tree: TreeDigest([tree; 32]),
                     attributes: Attributes::default(),
                 }],
+                binds: vec![],
                 network: Network::Host,
             },
         }

@@ -54,6 +54,8 @@ struct Layer {
     overlay_dirs: Option<Vec<OverlayDir>>,
     /// The script, run by `/bin/sh -xe` or by its own `#!` line. A list is joined by line feeds.
     run: Option<Lines>,
+    /// Files and directories of the host that `run` sees, and may write to.
+    binds: Option<Vec<Bind>>,
     /// Variables of `run` only.
     build_env: Option<BTreeMap<String, Option<Scalar>>>,
     /// Regular expressions over whole names of host variables that `run` sees; their values are part of the cache key.
@@ -172,6 +174,41 @@ struct OverlayDir {
     /// Absolute place in the image of what is in it. Default: `/`.
     #[schemars(regex(pattern = "^/"))]
     dest: Option<String>,
+}
+
+/// `PATH`, `PATH -> PLACE`, or a map with more.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[allow(dead_code)]
+enum Bind {
+    /// A path, relative to the stackerfile; ` -> ` and its absolute place in the sandbox may follow.
+    Text(String),
+    /// A path with its place.
+    Map(BindMap),
+}
+
+/// A path of the host that `run` sees.
+#[derive(JsonSchema)]
+#[allow(dead_code)]
+struct BindMap {
+    /// A file or directory, relative to the stackerfile.
+    source: String,
+    /// Absolute place in the sandbox. Default: the path of the source.
+    #[schemars(regex(pattern = "^/"))]
+    dest: Option<String>,
+    /// Whether its content is an input of the layer. Default: content.
+    key: Option<BindKey>,
+}
+
+/// What of a bind is an input.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+#[allow(dead_code)]
+enum BindKey {
+    /// All that the script can see of it; a run that changes it is not cached.
+    Content,
+    /// Nothing: for stores that check content themselves, as of ccache, never for a directory that is built in.
+    None,
 }
 
 /// A text or a list of texts.

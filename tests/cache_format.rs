@@ -207,7 +207,7 @@ fn action(base: ChainId, time: i64, kind: action::Kind) -> Action {
 
 fn run(script: &str, environment: &[(&str, &str)], mounts: Vec<Mount>, network: Network) -> action::Kind {
     let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-    action::Kind::Run { script: script.into(), environment, mounts, network }
+    action::Kind::Run { script: script.into(), environment, mounts, binds: vec![], network }
 }
 
 const PINNED: &str = "if this fails you invalidate every user's cache: see \"Versions\" in cache-format.md";

@@ -159,6 +159,7 @@ fn entry() -> CacheEntry {
                 tree: "ab".repeat(32).parse().expect("a digest"),
                 attributes: Attributes { mode: Some(0o644), ..Attributes::default() },
             }],
+            binds: vec![],
             network: Network::None,
         },
     };

@@ -56,6 +56,25 @@ impl Database {
         Ok(())
     }
 
+    /// Why the result of a key that was done was not kept the last time.
+    pub fn note(&self, key: &Key) -> Result<Option<String>> {
+        self.answer(&ChainId::SCRATCH, &note_of(key))
+    }
+
+    /// Remembers it, or forgets it.
+    pub fn put_note(&self, key: &Key, why: Option<&str>) -> Result<()> {
+        match why {
+            Some(why) => self.put_answer(&ChainId::SCRATCH, &note_of(key), why),
+            // Mostly there is none, and reading waits for nobody.
+            None if self.note(key)?.is_none() => Ok(()),
+            None => self.in_transaction(|transaction| {
+                let mut statement =
+                    transaction.prepare_cached("DELETE FROM answer WHERE chain = ?1 AND question = ?2")?;
+                statement.execute(params![ChainId::SCRATCH.0, note_of(key)]).map(drop)
+            }),
+        }
+    }
+
     /// The blob that a layer becomes with a codec (`gzip-6/1`: name, level, version of the encoder), and its size.
     pub fn blob(&self, diff_id: &DiffId, codec: &str) -> Result<Option<(BlobDigest, u64)>> {
         self.query(|connection| {
@@ -243,4 +262,8 @@ impl Database {
 
 fn split_keys(bytes: &[u8]) -> Vec<Key> {
     bytes.as_chunks::<32>().0.iter().map(|key| Key(*key)).collect()
+}
+
+fn note_of(key: &Key) -> String {
+    format!("not kept {key}")
 }

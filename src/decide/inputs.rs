@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::action::{Attributes, Network, Platform};
+use crate::action::{Attributes, Bind, Network, Platform};
 use crate::digest::{Chain, ContentDigest, TreeDigest};
 use crate::graph::LayerIndex;
 
@@ -86,6 +86,8 @@ pub struct RunInput {
     pub script: String,
     /// Variables in the key; SOURCE_DATE_EPOCH is added here when the host has none.
     pub environment: BTreeMap<String, String>,
+    /// In the order of the stackerfile.
+    pub binds: Vec<Bind>,
     /// Network mode.
     pub network: Network,
 }

@@ -24,7 +24,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use crate::action::{Action, Ids, Kind, Mount};
+use crate::action::{Action, Ids, Kind, Mount, Shows};
 use crate::digest::{Chain, ChainId, ContentDigest, Key, TreeDigest};
 use crate::graph::LayerIndex;
 
@@ -186,6 +186,14 @@ impl Decider {
     /// The same of a tar base.
     pub fn host_tar_changed(&mut self, id: StepId, key: Key, content: ContentDigest) {
         Arc::make_mut(&mut self.inputs[id.layer.0]).base = BaseInput::Tar(content);
+        self.decide_anew(id, key);
+    }
+
+    /// The same of what a bind shows.
+    pub fn bind_changed(&mut self, id: StepId, key: Key, bind: usize, shows: Shows) {
+        if let Some(run) = &mut Arc::make_mut(&mut self.inputs[id.layer.0]).run {
+            run.binds[bind].shows = shows;
+        }
         self.decide_anew(id, key);
     }
 
@@ -359,7 +367,13 @@ impl Decider {
                 None => all_known = false,
             }
         }
-        all_known.then_some(Kind::Run { script: run.script, environment, mounts, network: run.network })
+        all_known.then_some(Kind::Run {
+            script: run.script,
+            environment,
+            mounts,
+            binds: run.binds,
+            network: run.network,
+        })
     }
 
     /// What an import is. A `stacker://` path is looked up in the finished layer.

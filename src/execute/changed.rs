@@ -5,6 +5,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::action::Shows;
 use crate::decide::{Run, SourceKind};
 use crate::digest::{ContentDigest, TreeDigest};
 use crate::error::{Error, Result};
@@ -33,6 +34,15 @@ pub enum Changed {
         tree: TreeDigest,
         /// What it is now.
         kind: SourceKind,
+        /// A file in it that is another one.
+        file: PathBuf,
+    },
+    /// What a bind shows.
+    Bind {
+        /// Which.
+        bind: usize,
+        /// What it shows now.
+        shows: Shows,
         /// A file in it that is another one.
         file: PathBuf,
     },
@@ -70,7 +80,10 @@ impl Execution<'_> {
     /// Decides a layer anew, or fails it when that was tried often enough.
     pub(super) fn source_changed(&mut self, run: &Run, changed: Changed) -> Result<()> {
         let node = &self.graph[run.id.layer];
-        self.distrust(&place(node, &changed))?;
+        match &changed {
+            Changed::Bind { bind, .. } => self.distrust_bind(&node.layer.binds[*bind].source)?,
+            _ => self.distrust(&place(node, &changed))?,
+        }
         let tries = self.retries.entry(run.id.layer).or_default();
         *tries += 1;
         let why = match &changed {
@@ -83,7 +96,7 @@ impl Execution<'_> {
         match (why, changed) {
             (Some(why), changed) => {
                 let file = match changed {
-                    Changed::Import { file, .. } => file,
+                    Changed::Import { file, .. } | Changed::Bind { file, .. } => file,
                     Changed::Base(_) => place(node, &changed).path,
                 };
                 let message = format!("{} {why}", file.display());
@@ -91,6 +104,7 @@ impl Execution<'_> {
                 self.decider.failed(run.id, run.key);
             }
             (None, Changed::Base(content)) => self.decider.host_tar_changed(run.id, run.key, content),
+            (None, Changed::Bind { bind, shows, .. }) => self.decider.bind_changed(run.id, run.key, bind, shows),
             (None, Changed::Import { import, tree, kind, .. }) => {
                 self.decider.host_import_changed(run.id, run.key, import, tree, kind);
             }
@@ -113,7 +127,7 @@ fn place(node: &Node, changed: &Changed) -> HostPath {
     match (changed, &node.base) {
         (Changed::Base(_), NodeBase::Tar(path)) => HostPath::normalised(path.clone()),
         // Nothing else changes.
-        (Changed::Base(_), _) => HostPath::normalised(PathBuf::new()),
+        (Changed::Base(_) | Changed::Bind { .. }, _) => HostPath::normalised(PathBuf::new()),
         (Changed::Import { import, .. }, _) => match &node.imports[*import].source {
             NodeSource::Host { at, .. } => at.clone(),
             NodeSource::Layer { path, .. } => HostPath::normalised(PathBuf::from(path)),

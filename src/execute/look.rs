@@ -107,6 +107,7 @@ impl Execution<'_> {
             script: run.map_or_else(|| "#!/bin/sh\n".to_owned(), |run| run.script.clone()),
             environment,
             mounts: Vec::new(),
+            binds: Vec::new(),
             network: node.layer.network,
             newest: 0,
             time: 0,

@@ -1,6 +1,7 @@
 //! Carries out what the Decider says: the deciding thread, which owns the database and never blocks, and threads that
 //! answer questions, do steps and compress layers.
 
+mod binds;
 mod blame;
 mod changed;
 mod committer;
@@ -25,9 +26,11 @@ use crate::diag::Texts;
 use crate::digest::{BlobDigest, Chain, DiffId, Key};
 use crate::error::{Error, Result};
 use crate::graph::{LayerGraph, LayerIndex};
+use crate::holder::Tier;
 use crate::progress::{Event, LayerStatus};
-use crate::worker::message::Compression;
+use crate::worker::message::{Compression, Sealed};
 
+pub use binds::hand_over;
 use committer::Committer;
 pub use look::{Looked, View};
 pub use pack::codec;
@@ -272,12 +275,13 @@ impl<'a> Execution<'a> {
 
     fn start(&mut self, run: Box<Run>, claim: Claim) -> Result<()> {
         let layer = self.name(run.id.layer);
-        let reason = self.reason(&run)?.to_string();
+        let reason = format!("{}{}", self.reason(&run)?, binds::unkeyed(&run));
         let step = match run.kind {
             StepKind::Unpack => "unpack",
             StepKind::Import(_) => "import",
             StepKind::Run => "run",
         };
+        self.database.put_note(&run.key, None)?;
         self.database.begin(&run.key, &run.action)?;
         self.reasons.entry(run.id.layer).or_insert_with(|| reason.clone());
         self.site.tell(Event::Started { layer, step, reason });
@@ -308,16 +312,11 @@ impl<'a> Execution<'a> {
         self.learn(&learned)?;
         *self.seconds.entry(run.id.layer).or_default() += seconds;
         match end {
+            StepEnd::Unkept(sealed, why) => self.unkept(&run, &sealed, seconds, &why)?,
             StepEnd::Sealed(sealed) => {
                 let ready = self.site.ready()?;
                 self.database.put_store(&self.site.roots, &ready.id, ready.store)?;
-                let result = ActionResult {
-                    diff_id: sealed.diff_id,
-                    layer: sealed.diff_id.map(|_| layer_info(&sealed)),
-                    tier: ready.tier.to_string(),
-                    seconds,
-                    created: now(),
-                };
+                let result = result(&sealed, ready.tier, seconds);
                 self.database.finish(&run.key, &run.action, &result)?;
                 self.recorded();
                 self.took.insert(run.key, seconds);
@@ -388,6 +387,16 @@ impl<'a> Execution<'a> {
 
     fn name(&self, layer: LayerIndex) -> String {
         self.graph[layer].layer.name.clone()
+    }
+}
+
+fn result(sealed: &Sealed, tier: Tier, seconds: f64) -> ActionResult {
+    ActionResult {
+        diff_id: sealed.diff_id,
+        layer: sealed.diff_id.map(|_| layer_info(sealed)),
+        tier: tier.to_string(),
+        seconds,
+        created: now(),
     }
 }
 

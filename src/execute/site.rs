@@ -26,7 +26,7 @@ use crate::oci::BaseLayer;
 use crate::pins::{Pin, Pins};
 use crate::place::{self, RootsDir, StackerDir};
 use crate::progress::Event;
-use crate::resolve::{HostPath, HostTree};
+use crate::resolve::{Bound, HostPath, HostTree, Owners};
 use crate::store;
 use crate::worker::message::{Answer, Compression, Failure, Job, Sealed};
 
@@ -42,6 +42,10 @@ pub struct Site {
     pub base_blobs: HashMap<DiffId, BlobPlace>,
     /// Host import trees.
     pub trees: HashMap<HostPath, Arc<HostTree>>,
+    /// What lay at the sources of binds when the build began.
+    pub bounds: HashMap<PathBuf, Arc<Bound>>,
+    /// Whom a script takes for the owners of binds.
+    pub owners: Owners,
     /// Bytes that one layer may have without compression.
     pub max_layer_size: u64,
     /// stacker's own directories.
@@ -105,6 +109,8 @@ impl Site {
             pins,
             base_blobs: base_layers.map(|layer| (layer.diff_id, place(layer))).collect(),
             trees: inputs.trees,
+            bounds: inputs.bounds,
+            owners: scope.owners,
             max_layer_size: scope.max_layer_size,
             exclude: scope.exclude,
             unkeyed: scope.host.into_iter().filter(|(name, _)| is_proxy(name)).collect(),

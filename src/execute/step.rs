@@ -20,6 +20,7 @@ use crate::need::Need;
 use crate::progress::Event;
 use crate::worker::message::{Answer, Job, RunJob, Sealed};
 
+use super::binds;
 use super::blame::{Blame, Resources};
 use super::changed::{self, Changed};
 use super::site::{BlobPlace, Learned, Lost, Site};
@@ -28,6 +29,8 @@ use super::site::{BlobPlace, Learned, Lost, Site};
 pub enum StepEnd {
     /// It came out as this.
     Sealed(Sealed),
+    /// The same, but what it was made from changed meanwhile: why nobody else may take it for the key's result.
+    Unkept(Sealed, String),
     /// Something of the host is no longer what the key assumed.
     SourceChanged(Changed),
     /// Data beneath has gone and must be built again.
@@ -174,11 +177,19 @@ fn script(site: &Site, node: &Node, run: &Run, blobs: &HashMap<DiffId, BlobPlace
         Err(changed) => return Ok(changed),
     };
     wait_for(site, node, run.action.time);
+    let looks = match binds::before(site, node, run)? {
+        Ok(looks) => looks,
+        Err(changed) => return Ok(StepEnd::SourceChanged(changed)),
+    };
     site.remove(vec![format!("drafts/{}", run.key.short()), format!("drafts/{}", failed_draft(node))])?;
     match in_sandbox(site, node, run, job)? {
         StepEnd::Failed { message, full } => {
             Ok(StepEnd::Failed { message: message + &keep_draft(site, node, run)?, full })
         }
+        StepEnd::Sealed(sealed) => Ok(match binds::after(site, node, &looks) {
+            None => StepEnd::Sealed(sealed),
+            Some(why) => StepEnd::Unkept(sealed, why),
+        }),
         end => Ok(end),
     }
 }
@@ -190,7 +201,7 @@ pub(super) fn run_job(
     run: &Run,
     blobs: &HashMap<DiffId, BlobPlace>,
 ) -> Result<Result<RunJob, StepEnd>, Lost> {
-    let Kind::Run { script, environment, mounts, network } = &run.action.kind else {
+    let Kind::Run { script, environment, mounts, network, .. } = &run.action.kind else {
         return Err(Error::Machine("not a run".to_owned()).into());
     };
     if site.ready()?.tier == Tier::None {
@@ -233,6 +244,7 @@ pub(super) fn run_job(
         script: script.clone(),
         environment: variables,
         mounts: staged,
+        binds: binds::mounts(node),
         network: *network,
         newest: run.newest,
         time: run.action.time,
@@ -278,7 +290,7 @@ fn wait_for(site: &Site, node: &Node, time: i64) {
     }
 }
 
-fn in_sandbox(site: &Site, node: &Node, run: &Run, job: RunJob) -> Result<StepEnd> {
+fn in_sandbox(site: &Site, node: &Node, run: &Run, mut job: RunJob) -> Result<StepEnd> {
     let path = site.stacker.log(&run.key);
     let mut log = File::create(&path).at("create", &path)?;
     let (output, input) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at("make a pipe for", &path)?;
@@ -291,7 +303,9 @@ fn in_sandbox(site: &Site, node: &Node, run: &Run, job: RunJob) -> Result<StepEn
         rustix::fs::fchown(&input, Some(owner.0), Some(owner.1)).at("chown the pipe for", &path)?;
     }
     let mut resources = Resources::now(&site.roots.0);
-    let pending = site.holder.submit(Job::Run(Box::new(job)), vec![input, listing_copy.into()])?;
+    let mut files = vec![input, listing_copy.into()];
+    files.extend(binds::hand_over(site, &mut job, false)?);
+    let pending = site.holder.submit(Job::Run(Box::new(job)), files)?;
     let last = follow(site, node, File::from(output), &mut log, &mut resources).at("write", &path)?;
     match pending.wait()? {
         Answer::Sealed(sealed) => {

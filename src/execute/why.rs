@@ -24,7 +24,9 @@ impl Execution<'_> {
         let kinds = self.decider.kinds(run.id.layer);
         let same_shape = earlier.len() == kinds.len();
         let old = match earlier.get(run.id.step) {
-            Some(key) if *key == run.key => return Ok(Reason::NoResult),
+            Some(key) if *key == run.key => {
+                return Ok(self.database.note(key)?.map_or(Reason::NoResult, Reason::NotKept));
+            }
             Some(key) if same_shape => self.database.action(key)?,
             _ => self.nearest(&earlier, run)?,
         };

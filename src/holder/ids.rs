@@ -12,6 +12,7 @@ use std::process::Command;
 use crate::action::Ids;
 use crate::error::{At, Error, Result};
 use crate::need::Need;
+use crate::resolve::Owners;
 
 /// How many ids an image may use.
 pub const IDS: u32 = 65_536;
@@ -90,6 +91,19 @@ impl IdMap {
                 IdMap { uids: all.clone(), gids: all, ids: Ids::Full, inner: true, own_hand: true }
             }
             false => IdMap::single(),
+        }
+    }
+
+    /// Whether it is root's, and leads to ids that own nothing: then binds are mounted with a map that leads back.
+    pub fn is_shifted(&self) -> bool {
+        self.own_hand && self.ids == Ids::Full && !self.inner
+    }
+
+    /// Whom a script takes for the owners of binds.
+    pub fn owners(&self) -> Owners {
+        match self.is_shifted() {
+            true => Owners { uids: vec![(0, 0, IDS)], gids: vec![(0, 0, IDS)] },
+            false => Owners { uids: self.uids.clone(), gids: self.gids.clone() },
         }
     }
 

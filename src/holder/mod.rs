@@ -33,6 +33,7 @@ use crate::commit_point::CommitPoint;
 use crate::error::{At, Error, Result};
 use crate::need::Need;
 use crate::place::{RootsDir, StackerDir};
+use crate::resolve::Owners;
 use crate::store::{self, Known, StoreKind};
 use crate::sys::{Fork, fork};
 use crate::worker::message::{Answer, Job, Setting};
@@ -121,6 +122,20 @@ impl Holder {
     pub fn ids(&self) -> Result<(Ids, Option<Fallback>)> {
         let choice = Choice::new(self.wanted)?;
         Ok((choice.ids(), choice.fallback))
+    }
+
+    /// Whom a script takes for the owners of binds.
+    pub fn owners(&self) -> Result<Owners> {
+        Ok(Choice::new(self.wanted)?.map.owners())
+    }
+
+    /// The user namespace of sandboxes, where binds are to be mounted with its map. It must be prepared.
+    pub fn shifts_into(&self) -> Result<Option<File>> {
+        if !Choice::new(self.wanted)?.map.is_shifted() {
+            return Ok(None);
+        }
+        let path = format!("/proc/{}/ns/user", self.pid);
+        File::open(&path).at("open", &path).map(Some)
     }
 
     /// What is to be told of the sandboxes that [`Holder::prepare`] came to; only once.

@@ -155,19 +155,24 @@ pub(super) fn in_layer(url: &str) -> Option<(String, String)> {
 /// An absolute path in the image.
 pub(super) fn dest(reader: &mut Reader, node: &Node) -> Option<String> {
     let text = reader.text("`dest`", node)?;
+    absolute(reader, &text, &node.span)
+}
+
+/// The same, written elsewhere.
+pub(super) fn absolute(reader: &mut Reader, text: &str, span: &Range<usize>) -> Option<String> {
     if !text.starts_with('/') {
-        reader.error(&node.span, format!("`dest` must be absolute, not `{text}`"));
+        reader.error(span, format!("`dest` must be absolute, not `{text}`"));
         return None;
     }
     if text.split('/').any(|part| part == "..") {
-        reader.error(&node.span, format!("`dest` must not hold `..`: `{text}`"));
+        reader.error(span, format!("`dest` must not hold `..`: `{text}`"));
         return None;
     }
     if text.contains('\0') {
-        reader.error(&node.span, "`dest` must not hold a zero byte");
+        reader.error(span, "`dest` must not hold a zero byte");
         return None;
     }
-    Some(text)
+    Some(text.to_owned())
 }
 
 /// 64 hexadecimal digits, either case.

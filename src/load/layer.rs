@@ -12,7 +12,7 @@ use crate::diag::Diagnostic;
 use super::directives::{DIRECTIVES, Directive};
 use super::reader::{Reader, kind_name};
 use super::yaml::{Entry, Kind};
-use super::{Base, ImageSettings, Import, Layer};
+use super::{Base, Bind, ImageSettings, Import, Layer};
 
 /// The grammar of OCI reference names, without the colon.
 static NAME: LazyLock<Regex> = LazyLock::new(|| {
@@ -29,6 +29,7 @@ pub(super) struct Draft {
     pub imports_span: Option<Range<usize>>,
     pub overlay_dirs: Vec<Import>,
     pub run: Option<String>,
+    pub binds: Vec<Bind>,
     pub build_env: BTreeMap<String, String>,
     pub build_env_passthrough: Vec<Regex>,
     pub settings: ImageSettings,
@@ -113,6 +114,7 @@ fn finish(reader: &mut Reader, mut draft: Draft, entry: &Entry) -> Option<Layer>
         base: draft.base?,
         imports: draft.overlay_dirs.into_iter().chain(draft.imports).collect(),
         run: draft.run.filter(|script| !script.trim().is_empty()),
+        binds: draft.binds,
         build_env: draft.build_env,
         build_env_passthrough: draft.build_env_passthrough,
         settings: draft.settings,

@@ -5,6 +5,7 @@
 //! graph resolves them.
 
 mod base;
+mod binds;
 mod directives;
 mod files;
 mod find;
@@ -20,5 +21,5 @@ mod yaml;
 pub use directives::{Support, directives};
 pub use files::{Loaded, load};
 pub use find::find;
-pub use model::{Base, ImageSettings, Import, Layer, Place, Source, Stackerfile, Written};
+pub use model::{Base, Bind, ImageSettings, Import, Layer, Place, Source, Stackerfile, Written};
 pub use options::{Options, read_substitute_file};

@@ -43,6 +43,8 @@ pub struct Layer {
     pub imports: Vec<Import>,
     /// The script's lines joined, without the default `#!` line.
     pub run: Option<String>,
+    /// `binds`, in the order of the file.
+    pub binds: Vec<Bind>,
     /// Environment of the run.
     pub build_env: BTreeMap<String, String>,
     /// Anchored regexes over names of host variables; compiled once here so that a bad one has a place.
@@ -113,6 +115,21 @@ pub struct Import {
     pub attributes: Attributes,
     /// sha256 that a file must have.
     pub hash: Option<[u8; 32]>,
+}
+
+/// One entry of `binds`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bind {
+    /// Of the source.
+    pub place: Place,
+    /// The source as written.
+    pub written: String,
+    /// The source, absolute, without a trailing slash.
+    pub source: PathBuf,
+    /// Absolute, without a trailing slash.
+    pub dest: String,
+    /// `key: content`; else its content is no input.
+    pub keyed: bool,
 }
 
 /// The directive that an import stands in.

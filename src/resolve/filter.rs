@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use super::broken;
+use super::walk::Wanted;
 use crate::error::{Error, Result};
 use crate::regular;
 
@@ -36,14 +37,24 @@ pub(super) struct Filter<'a> {
     own_ids: HashSet<(u64, u64)>,
     root: PathBuf,
     ignored: Gitignore,
+    wanted: Wanted,
 }
 
 impl<'a> Filter<'a> {
-    /// Reads the ignore file, if the tree has one.
-    pub fn new(root: &Path, own: &'a Own) -> Result<Filter<'a>> {
+    /// Reads the ignore file, if the tree has one and it counts.
+    pub fn new(root: &Path, own: &'a Own, wanted: Wanted) -> Result<Filter<'a>> {
         let own_ids = own.paths.iter().filter_map(|path| fs::metadata(path).ok()).map(|dir| (dir.dev(), dir.ino()));
         let absolute = std::path::absolute(root).map_err(|error| broken("resolve", root, &error))?;
-        Ok(Filter { own_ids: own_ids.collect(), own, root: absolute, ignored: read_ignore_file(root)? })
+        let ignored = match wanted {
+            Wanted::Import => read_ignore_file(root)?,
+            Wanted::All => Gitignore::empty(),
+        };
+        Ok(Filter { own_ids: own_ids.collect(), own, root: absolute, ignored, wanted })
+    }
+
+    /// What is walked.
+    pub fn wanted(&self) -> Wanted {
+        self.wanted
     }
 
     /// Whether the directory is one of stacker's own.
@@ -55,6 +66,9 @@ impl<'a> Filter<'a> {
     /// Whether `.stackerignore` names this path, or is it.
     pub fn is_ignored(&self, relative: &[u8], is_dir: bool) -> bool {
         let path = Path::new(OsStr::from_bytes(relative));
+        if self.wanted == Wanted::All {
+            return false;
+        }
         (!is_dir && relative == IGNORE_FILE.as_bytes()) || self.ignored.matched(path, is_dir).is_ignore()
     }
 }

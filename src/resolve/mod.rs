@@ -5,6 +5,7 @@
 //! (`stage`) walks and hashes again what it copies, so that what a step sees is what its key says. Nothing here knows
 //! layers, keys or where stat lists are kept.
 
+mod bound;
 mod filter;
 mod keep;
 mod stage;
@@ -25,8 +26,9 @@ use crate::error::{Error, Result};
 use crate::listing::{Entry, Time, tree_digest};
 use filter::Own;
 use stat_list::{Known, Record, Stamp, What};
-use walk::{Found, Seen};
+use walk::{Found, Seen, Wanted};
 
+pub use bound::{Bound, Look, Owners, list_path, shown};
 pub use keep::{keep_tree_listing, sha256_file, sha256_of};
 pub use stage::stage;
 
@@ -150,19 +152,31 @@ impl Resolver {
     pub fn look(&self, HostPath { path, modes }: &HostPath, list: Option<&[u8]>) -> Result<Resolved> {
         let modes = *modes;
         let device = fs::symlink_metadata(path).map_err(|error| broken("look at", path, &error))?.dev();
-        let seen = walk::walk(path, &self.own)?;
+        let seen = walk::walk(path, &self.own, Wanted::Import)?;
         if modes == Modes::Host && !matches!(seen[0].found, Found::Directory { .. }) {
             return Err(Error::Build(format!("{} is not a directory, as `overlay_dirs` needs", path.display())));
         }
         if walk::size(&seen) > self.most {
             return Err(Error::Build(crate::unpack::oversized(&path.display().to_string(), self.most)));
         }
+        let (tree, stat_list) = self.judge(path, modes, &seen.iter().collect::<Vec<_>>(), list)?;
+        Ok(Resolved { tree, device, stat_list })
+    }
+
+    /// The tree of what was seen, and the stat list to keep, if the old one can be improved on.
+    fn judge(
+        &self,
+        path: &Path,
+        modes: Modes,
+        seen: &[&Seen],
+        list: Option<&[u8]>,
+    ) -> Result<(HostTree, Option<Vec<u8>>)> {
         let mut known = Known::read(list);
-        let pairs: Vec<(&Seen, Option<Record>)> = seen.iter().map(|seen| (seen, known.find(&seen.path))).collect();
+        let pairs: Vec<(&Seen, Option<Record>)> = seen.iter().map(|&seen| (seen, known.find(&seen.path))).collect();
         let vouched = pairs.iter().all(|(seen, old)| old.is_some_and(|old| vouches(&old, seen, modes)));
         if let (true, Some(list), Some(digest)) = (vouched && known.len() == seen.len(), list, known.digest()) {
             let tree = self.host_tree(digest, modes, pairs.iter().filter_map(|(_, old)| *old), list.to_vec())?;
-            return Ok(Resolved { tree, device, stat_list: None });
+            return Ok((tree, None));
         }
         let records =
             pairs.par_iter().map(|(seen, old)| record(path, seen, *old, modes)).collect::<Result<Vec<_>>>()?;
@@ -173,7 +187,7 @@ impl Resolver {
         let list = stat_list::encode(&digest, &records);
         let stat_list = improved.then(|| list.clone());
         let tree = self.host_tree(digest, modes, records.iter().copied(), list)?;
-        Ok(Resolved { tree, device, stat_list })
+        Ok((tree, stat_list))
     }
 
     fn host_tree<'a>(
@@ -209,7 +223,7 @@ fn record<'a>(root: &Path, seen: &'a Seen, old: Option<Record<'a>>, modes: Modes
     let what = match &seen.found {
         Found::Directory { mode } => What::Directory { mode: modes.of_directory(*mode) },
         Found::Symlink { target } => What::Symlink { target },
-        Found::File { .. } => {
+        Found::File { .. } | Found::Node(_) => {
             let path = seen.below(root);
             read(&path, &seen.path, modes).map_err(|error| broken("read", &path, &error))?
         }

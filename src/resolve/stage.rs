@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::walk::{self, Found, Seen, below};
+use super::walk::{self, Found, Seen, Wanted, below};
 use super::{HostTree, Modes, broken, open};
 use crate::action::Attributes;
 use crate::digest::{ContentDigest, TreeDigest};
@@ -40,7 +40,7 @@ pub fn stage(
     let owner = rustix::process::geteuid().is_root().then_some(root);
     let (to, clones) = (directory.join("t"), AtomicBool::new(true));
     let stage = Stage { source: path, to, modes: tree.modes, attributes, time, owner, clones };
-    let seen = walk::walk(path, &tree.own)?;
+    let seen = walk::walk(path, &tree.own, Wanted::Import)?;
     for directory in seen.iter().filter(|seen| matches!(seen.found, Found::Directory { .. })) {
         stage.make_directory(&directory.path)?;
     }
@@ -93,6 +93,8 @@ impl Stage<'_> {
                 Ok(Some(entry(&seen.path, Kind::Symlink { target: target.clone() }, 0o777)))
             }
             Found::File { .. } => self.copy_file(seen, &to),
+            // Not of an import.
+            Found::Node(_) => Ok(None),
         }
     }
 

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use super::broken;
 use super::filter::{Filter, Own};
 use super::stat_list::Stamp;
+use crate::action::NodeKind;
 use crate::error::{Error, Result};
 use crate::listing::{join, split};
 
@@ -20,16 +21,42 @@ pub(super) struct Seen {
     pub path: Vec<u8>,
     /// What stands there.
     pub found: Found,
+    /// Owner and group on the host.
+    pub owner: (u32, u32),
+    /// What a write to it changes.
+    pub stamp: Stamp,
 }
 
 /// What the walk can say of a name.
 pub(super) enum Found {
-    Directory { mode: u32 },
-    File { mode: u32, stamp: Stamp },
-    Symlink { target: Vec<u8> },
+    Directory {
+        mode: u32,
+    },
+    File {
+        mode: u32,
+        stamp: Stamp,
+    },
+    Symlink {
+        target: Vec<u8>,
+    },
+    /// Only where all is wanted.
+    Node(NodeKind),
+}
+
+/// What is walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// What an import brings: neither what its ignore file names nor sockets and their like, which are refused.
+    Import,
+    /// All of it but stacker's own directories.
+    All,
 }
 
 impl Seen {
+    fn new(path: Vec<u8>, found: Found, metadata: &Metadata) -> Seen {
+        Seen { path, found, owner: (metadata.uid(), metadata.gid()), stamp: Stamp::of(metadata) }
+    }
+
     /// Where it is.
     pub fn below(&self, root: &Path) -> PathBuf {
         below(root, &self.path)
@@ -45,7 +72,7 @@ pub(super) fn below(root: &Path, relative: &[u8]) -> PathBuf {
 }
 
 /// All that is at and below `root`, in listing order. A link at `root` itself is followed.
-pub(super) fn walk(root: &Path, own: &Own) -> Result<Vec<Seen>> {
+pub(super) fn walk(root: &Path, own: &Own, wanted: Wanted) -> Result<Vec<Seen>> {
     let metadata = fs::metadata(root).map_err(|error| match fs::read_link(root) {
         Ok(target) if error.kind() == io::ErrorKind::NotFound => {
             Error::Build(format!("{} is a link to {}, which does not exist", root.display(), target.display()))
@@ -53,13 +80,14 @@ pub(super) fn walk(root: &Path, own: &Own) -> Result<Vec<Seen>> {
         _ => broken("look at", root, &error),
     })?;
     if !metadata.is_dir() {
-        return Ok(vec![Seen { path: vec![], found: found(root, &metadata)? }]);
+        return Ok(vec![Seen::new(vec![], found(root, &metadata, wanted)?, &metadata)]);
     }
-    let filter = Filter::new(root, own)?;
+    let filter = Filter::new(root, own, wanted)?;
     if filter.is_own(b"", &metadata) {
         return Err(Error::Build(format!("{} is stacker's own directory", root.display())));
     }
-    let mut seen = vec![Seen { path: vec![], found: Found::Directory { mode: permissions(&metadata) } }];
+    let found = Found::Directory { mode: permissions(&metadata) };
+    let mut seen = vec![Seen::new(vec![], found, &metadata)];
     seen.extend(beneath(root, &filter)?);
     Ok(seen)
 }
@@ -68,7 +96,7 @@ pub(super) fn walk(root: &Path, own: &Own) -> Result<Vec<Seen>> {
 pub(super) fn size(seen: &[Seen]) -> u64 {
     let size = |seen: &Seen| match &seen.found {
         Found::File { stamp, .. } => stamp.size,
-        Found::Directory { .. } | Found::Symlink { .. } => 0,
+        Found::Directory { .. } | Found::Symlink { .. } | Found::Node(_) => 0,
     };
     seen.iter().map(size).fold(0, u64::saturating_add)
 }
@@ -131,12 +159,12 @@ fn look(root: &Path, directory: &[u8], name: &DirEntry, filter: &Filter) -> Resu
     }
     let found = match metadata.is_dir() {
         true => Found::Directory { mode: permissions(&metadata) },
-        false => found(&below(root, &path), &metadata)?,
+        false => found(&below(root, &path), &metadata, filter.wanted())?,
     };
-    Ok(Some(Seen { path, found }))
+    Ok(Some(Seen::new(path, found, &metadata)))
 }
 
-fn found(path: &Path, metadata: &Metadata) -> Result<Found> {
+fn found(path: &Path, metadata: &Metadata, wanted: Wanted) -> Result<Found> {
     let kind = metadata.file_type();
     let special = match () {
         _ if kind.is_file() => {
@@ -146,10 +174,15 @@ fn found(path: &Path, metadata: &Metadata) -> Result<Found> {
             let target = fs::read_link(path).map_err(|error| broken("read the link", path, &error))?;
             return Ok(Found::Symlink { target: target.into_os_string().into_vec() });
         }
-        _ if kind.is_fifo() => "a fifo",
-        _ if kind.is_socket() => "a socket",
-        _ => "a device",
+        _ if kind.is_fifo() => (NodeKind::Fifo, "a fifo"),
+        _ if kind.is_socket() => (NodeKind::Socket, "a socket"),
+        _ if kind.is_char_device() => (NodeKind::Character, "a device"),
+        _ => (NodeKind::Block, "a device"),
     };
+    if wanted == Wanted::All {
+        return Ok(Found::Node(special.0));
+    }
+    let special = special.1;
     Err(Error::Build(format!("cannot import {}: it is {special}", path.display())))
 }
 

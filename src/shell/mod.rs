@@ -120,7 +120,7 @@ fn look(
         return Err(Error::Usage(format!("layer {name} has no `run`, so there is nothing before it")));
     }
     let wanted = wanted(graph, &[layer]);
-    let scope = scope(request);
+    let scope = scope(request, &holder)?;
     let inputs = inputs::resolve(graph, loaded, &wanted, &scope, database)?;
     let source_date_epoch = inputs::source_date_epoch(&scope.host)?;
     let settings = Settings { source_date_epoch, keep_going: true, ids: holder.ids()?.0 };
@@ -148,9 +148,15 @@ fn look(
 
 /// What the last run of a layer left when it failed.
 fn failed(request: &Request, holder: Holder, node: &Node, database: &Database, teller: &Teller) -> Result<Opened> {
-    let none = Inputs { layers: Vec::new(), images: Default::default(), trees: Default::default() };
+    let none = Inputs {
+        layers: Vec::new(),
+        images: Default::default(),
+        trees: Default::default(),
+        bounds: Default::default(),
+    };
     let pins = Pins::start(&request.directories.stacker)?;
-    let site = Arc::new(Site::new(&request.directories, holder, pins, none, scope(request), teller.sender()));
+    let scope = scope(request, &holder)?;
+    let site = Arc::new(Site::new(&request.directories, holder, pins, none, scope, teller.sender()));
     match failed_run(&site, node, database)? {
         Some(run) => Ok((site, run, Some(FailedDraft { name: failed_draft(node), itself: false }))),
         None => {
@@ -215,8 +221,9 @@ fn job(site: &Site, run: RunJob, failed: Option<FailedDraft>, command: &[String]
     ShellJob { run: RunJob { draft: site.unique(), ..run }, command, failed, terminal: None }
 }
 
-fn scope(request: &Request) -> Scope {
-    Scope {
+fn scope(request: &Request, holder: &Holder) -> Result<Scope> {
+    Ok(Scope {
+        owners: holder.owners()?,
         stacker: request.directories.stacker.clone(),
         exclude: request.directories.own(),
         host: inputs::host_variables(),
@@ -225,7 +232,7 @@ fn scope(request: &Request) -> Scope {
         // What is looked at was built already.
         max_layer_size: u64::MAX,
         http: Arc::new(http::Client::new(request.network.clone())),
-    }
+    })
 }
 
 fn build_line(what: &What, layer: &str) -> String {

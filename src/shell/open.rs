@@ -9,17 +9,19 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::{relay, terminal};
 use crate::error::{At, Error, Result};
-use crate::execute::Site;
+use crate::execute::{Site, hand_over};
 use crate::holder::wire;
 use crate::tell::Signals;
 use crate::worker::message::{Answer, Job, ShellJob};
 
 /// Runs it to its end; the exit code as a shell would say it.
-pub fn open(site: &Arc<Site>, job: ShellJob) -> Result<i32> {
+pub fn open(site: &Arc<Site>, mut job: ShellJob) -> Result<i32> {
     site.ready()?;
+    // Nothing that a person does in a shell is kept, but in what is not an input.
+    let binds = hand_over(site, &mut job.run, true)?;
     let answer = heeding_signals(site, || match terminal::size() {
-        Some(size) => on_terminal(site, job, size),
-        None => with_descriptors(site, job),
+        Some(size) => on_terminal(site, job, binds, size),
+        None => with_descriptors(site, job, binds),
     })?;
     code(site, answer)
 }
@@ -43,23 +45,24 @@ pub(crate) fn heeding_signals<T>(site: &Arc<Site>, work: impl FnOnce() -> Result
 }
 
 /// Standard input, output and error are the command's.
-fn with_descriptors(site: &Site, job: ShellJob) -> Result<Answer> {
+fn with_descriptors(site: &Site, job: ShellJob, binds: Vec<OwnedFd>) -> Result<Answer> {
     let copy = |fd: std::os::fd::BorrowedFd| fd.try_clone_to_owned().at("duplicate", "a standard descriptor");
     let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let own = vec![copy(input.as_fd())?, copy(output.as_fd())?, copy(error.as_fd())?];
+    let mut own = vec![copy(input.as_fd())?, copy(output.as_fd())?, copy(error.as_fd())?];
+    own.extend(binds);
     site.holder.submit(Job::Shell(Box::new(job)), own)?.wait()
 }
 
 /// The command has a terminal of its own, and ours shows it: Ctrl-C and its like are the command's, and none of its
 /// programs holds a descriptor of ours.
-fn on_terminal(site: &Site, mut job: ShellJob, size: (u16, u16)) -> Result<Answer> {
+fn on_terminal(site: &Site, mut job: ShellJob, binds: Vec<OwnedFd>, size: (u16, u16)) -> Result<Answer> {
     job.terminal = Some(size);
     if let Ok(kind) = std::env::var("TERM") {
         job.run.environment.insert("TERM".to_owned(), kind);
     }
     let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
     let (ours, theirs) = pair.map_err(|error| Error::Machine(format!("cannot make a socket: {error}")))?;
-    let pending = site.holder.submit(Job::Shell(Box::new(job)), vec![theirs])?;
+    let pending = site.holder.submit(Job::Shell(Box::new(job)), std::iter::once(theirs).chain(binds).collect())?;
     // Nothing comes where the command could not be started; the answer says why.
     let packet = wire::receive(&ours).ok().flatten();
     if let Some(other_side) = packet.and_then(|packet| packet.descriptors.into_iter().next()) {

@@ -4,7 +4,7 @@ pub mod btrfs;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use memmap2::Mmap;
@@ -136,6 +136,36 @@ pub fn fresh_session_keyring() -> io::Result<()> {
     const JOIN_SESSION_KEYRING: libc::c_ulong = 1;
     // SAFETY: the null pointer asks for an anonymous keyring; the kernel reads no memory.
     match unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, ptr::null::<libc::c_char>()) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// What is to become of a mount that is in no namespace yet, and of those beneath it: always private and without
+/// set-user-id programs.
+#[derive(Clone, Copy, Debug)]
+pub struct MountChange<'a> {
+    /// Nobody may write to it.
+    pub read_only: bool,
+    /// Owners are shown by the map of this user namespace.
+    pub ids_of: Option<&'a File>,
+}
+
+/// mount_setattr(2).
+pub fn change_mount(mount: &impl AsFd, change: MountChange) -> io::Result<()> {
+    let mut set = libc::MOUNT_ATTR_NOSUID;
+    if change.read_only {
+        set |= libc::MOUNT_ATTR_RDONLY;
+    }
+    let mut attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    if let Some(namespace) = change.ids_of {
+        attributes.attr_set |= libc::MOUNT_ATTR_IDMAP;
+        attributes.userns_fd = namespace.as_raw_fd() as u64;
+    }
+    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    let (fd, size) = (mount.as_fd().as_raw_fd(), size_of::<libc::mount_attr>());
+    // SAFETY: the kernel reads `size` bytes of `attributes`, and an empty path; it writes nothing.
+    match unsafe { libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), flags, &raw const attributes, size) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }

@@ -101,10 +101,10 @@ pub enum Job {
         /// Unique name of the draft directory.
         draft: String,
     },
-    /// Run a script and seal what it changed. Descriptors: log (write), listing (write).
+    /// Run a script and seal what it changed. Descriptors: log (write), listing (write), one for each bind.
     Run(Box<RunJob>),
     /// Run a command in a throw-away copy of a root filesystem. Descriptors: with `terminal` the socket to send it over,
-    /// else standard input, output and error. The answer is `Ended`.
+    /// else standard input, output and error; then one for each bind. The answer is `Ended`.
     Shell(Box<ShellJob>),
     /// Write the layer tar of the topmost layer of `chain`, compressed. Descriptors: blob (write). The answer is `Packed`.
     Pack {
@@ -166,6 +166,9 @@ pub struct RunJob {
     pub environment: BTreeMap<String, String>,
     /// (place, directory beneath `imports`).
     pub mounts: Vec<(String, String)>,
+    /// In the order of their descriptors.
+    #[serde(default)]
+    pub binds: Vec<BindMount>,
     /// Network mode.
     pub network: Network,
     /// N: the newest time of the layers beneath.
@@ -174,6 +177,36 @@ pub struct RunJob {
     pub time: i64,
     /// Unique name of the draft directory.
     pub draft: String,
+}
+
+/// A path of the host to be mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindMount {
+    /// Absolute place in the sandbox.
+    pub place: String,
+    /// The path of the host.
+    pub source: Vec<u8>,
+    /// Its content is an input.
+    pub keyed: bool,
+    /// What the descriptor is.
+    pub found: Found,
+}
+
+/// What the main process found at the source of a bind when it handed over the job.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// Where it is, without links.
+    pub path: Vec<u8>,
+    /// Device and inode.
+    pub id: (u64, u64),
+    /// It is a directory.
+    pub directory: bool,
+    /// The descriptor is a mount that only has to be put in its place. Else it only says that the path leads to the same.
+    pub mount: bool,
+    /// Nobody may write to it.
+    pub read_only: bool,
+    /// Directories in it that are stacker's own, and show as empty ones.
+    pub hidden: Vec<Vec<u8>>,
 }
 
 /// A command to look around with: in what a run would see, in what it left when it failed, or in a layer.

@@ -67,6 +67,7 @@ impl Worker<'_> {
             lowers: self.mounted(&lowers),
             draft: &draft.join("run"),
             mounts: &[],
+            binds: &[],
             network: Network::Host,
             base: &Stack::default(),
             left: None,

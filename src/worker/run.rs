@@ -9,7 +9,7 @@ use crate::seal::delta::{mtime, stat};
 use crate::seal::failure::library;
 use crate::seal::{Times, dress_root, seal};
 
-use super::message::{Answer, Failure, JOB_FILE, RunJob};
+use super::message::{Answer, BindMount, Failure, JOB_FILE, RunJob};
 use super::sandbox::{self, Sandbox};
 use super::{Files, Purpose, Worker, failed, staged};
 
@@ -17,6 +17,7 @@ impl Worker<'_> {
     /// The draft of a script that fails stays, for a person to look into.
     pub(super) fn run(&self, job: RunJob, files: &mut Files) -> Result<Answer, Failure> {
         let (output, mut listing) = (files.next()?, files.next_file()?);
+        let binds = binds(&job, files)?;
         let lower = self.stack(&job.parent)?;
         let draft = self.store.new_draft(&job.draft, Purpose::Run(&job.parent))?;
         CommitPoint::DraftMade.reached();
@@ -29,7 +30,7 @@ impl Worker<'_> {
         let upper_made = mtime(&stat(&note).map_err(|error| failed("stat", &note, error))?);
         let root = lower.lookup(b"").map_err(|error| library("read listings", error))?;
         dress_root(&upper, root.as_ref(), self.setting.ids)?;
-        let code = self.in_sandbox(&job, &draft, &lower, output)?;
+        let code = self.in_sandbox(&job, &draft, &lower, &binds, output)?;
         CommitPoint::ScriptEnded.reached();
         if code != 0 {
             return Ok(Answer::RunFailed { code });
@@ -40,7 +41,14 @@ impl Worker<'_> {
         Ok(Answer::Sealed(sealed))
     }
 
-    fn in_sandbox(&self, job: &RunJob, draft: &Path, base: &Stack, output: OwnedFd) -> Result<i32, Failure> {
+    fn in_sandbox(
+        &self,
+        job: &RunJob,
+        draft: &Path,
+        base: &Stack,
+        binds: &[(BindMount, OwnedFd)],
+        output: OwnedFd,
+    ) -> Result<i32, Failure> {
         let mounts: Vec<(String, PathBuf)> =
             job.mounts.iter().map(|(place, name)| (place.clone(), staged(name))).collect();
         sandbox::run(Sandbox {
@@ -52,12 +60,18 @@ impl Worker<'_> {
             draft,
             left: None,
             mounts: &mounts,
+            binds,
             network: job.network,
             base,
             streams: sandbox::Streams::Output(output),
             setting: self.setting,
         })
     }
+}
+
+/// Each bind with its descriptor.
+pub(super) fn binds(job: &RunJob, files: &mut Files) -> Result<Vec<(BindMount, OwnedFd)>, Failure> {
+    job.binds.iter().map(|bind| Ok((bind.clone(), files.next()?))).collect()
 }
 
 /// Writes down what a draft is made for, should somebody want to open it after a failure.

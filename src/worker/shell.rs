@@ -1,6 +1,7 @@
 //! A command run in a root filesystem that nobody keeps: to look at a layer, at what a run sees, at what it left.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{SigSet, Signal};
@@ -9,7 +10,8 @@ use crate::seal::failure::library;
 use crate::seal::{Form, dress_root};
 use crate::store;
 
-use super::message::{Answer, FailedDraft, Failure, ShellJob};
+use super::message::{Answer, BindMount, FailedDraft, Failure, ShellJob};
+use super::run::binds;
 use super::sandbox::{self, Sandbox, Streams};
 use super::{Files, Purpose, Worker, failed, staged, trash};
 
@@ -27,12 +29,13 @@ impl Worker<'_> {
             Some(size) => Streams::Terminal { socket: files.next()?, size },
             None => Streams::Own([files.next()?, files.next()?, files.next()?]),
         };
+        let binds = binds(&job.run, files)?;
         let purpose = match &job.failed {
             None => Purpose::Run(&job.run.parent),
             Some(_) => Purpose::Reopen(&job.run.parent),
         };
         let draft = self.store.new_draft(&job.run.draft, purpose)?;
-        let ended = self.look_around(&job, &draft, streams);
+        let ended = self.look_around(&job, &draft, &binds, streams);
         let kept = job.failed.as_ref().map_or(Ok(()), |failed| give_back(failed, &draft));
         let removed = trash::remove(&[draft.to_string_lossy().into_owned()]);
         let code = ended?;
@@ -40,7 +43,13 @@ impl Worker<'_> {
         Ok(Answer::Ended { code })
     }
 
-    fn look_around(&self, job: &ShellJob, draft: &Path, streams: Streams) -> Result<i32, Failure> {
+    fn look_around(
+        &self,
+        job: &ShellJob,
+        draft: &Path,
+        binds: &[(BindMount, OwnedFd)],
+        streams: Streams,
+    ) -> Result<i32, Failure> {
         let run = &job.run;
         let base = self.stack(&run.parent)?;
         let root = base.lookup(b"").map_err(|error| library("read listings", error))?;
@@ -62,6 +71,7 @@ impl Worker<'_> {
             draft,
             left: left.as_deref(),
             mounts: &mounts,
+            binds,
             network: run.network,
             base: &base,
             streams,

@@ -67,6 +67,7 @@ pub fn main(job: &str) -> ExitCode {
         draft: &job.draft,
         left: None,
         mounts: &job.mounts,
+        binds: &[],
         network: job.network,
         base: &base,
         streams: Streams::Output(std::io::stderr().as_fd().try_clone_to_owned().expect("duplicate the output")),

@@ -64,6 +64,8 @@ pub enum Mount {
     Stacker(PathBuf),
     /// A file or directory, read-only.
     ReadOnly(PathBuf),
+    /// A bind of the sandbox, by index; and whether it is a directory.
+    Bind(usize, bool),
 }
 
 impl Ground {
@@ -90,7 +92,7 @@ impl Ground {
         }
         ground.places = places(sandbox, &ground)?;
         let mut points = Points::default();
-        for place in ground.places.iter().filter(|place| !place.is_inside_stacker()) {
+        for place in ground.places.iter().filter(|place| !place.is_made_elsewhere()) {
             ground.reserve(place, sandbox, &mut points)?;
         }
         ground.points = points;
@@ -128,7 +130,16 @@ impl Ground {
 impl Place {
     /// Whether a directory is mounted (or else a file).
     pub fn is_directory(&self) -> bool {
-        !matches!(&self.mount, Mount::ReadOnly(source) if !source.is_dir())
+        match &self.mount {
+            Mount::ReadOnly(source) => source.is_dir(),
+            Mount::Bind(_, directory) => *directory,
+            Mount::Proc | Mount::Dev | Mount::Sys | Mount::Stacker(_) => true,
+        }
+    }
+
+    /// Whether it lies in something that is mounted and no part of the overlay.
+    pub fn is_made_elsewhere(&self) -> bool {
+        self.is_inside_stacker() || self.path.starts_with("dev") && self.path != Path::new("dev")
     }
 
     /// Whether it lies in `/stacker`, which is no part of the overlay.
@@ -173,6 +184,7 @@ fn places(sandbox: &Sandbox, ground: &Ground) -> Result<Vec<Place>, Failure> {
     let mut mounts: BTreeMap<&str, &Path> = BTreeMap::new();
     mounts.extend(sandbox.mounts.iter().map(|(place, source)| (place.as_str(), source.as_path())));
     wanted.extend(mounts.into_iter().map(|(place, source)| (place.to_owned(), Mount::ReadOnly(source.into()))));
+    wanted.extend(super::bind::wanted(sandbox.binds));
     wanted.into_iter().map(|(name, mount)| place(name, mount, sandbox.base, &ground.stacker)).collect()
 }
 
@@ -183,7 +195,11 @@ fn place(name: String, mount: Mount, base: &Stack, stacker: &Path) -> Result<Pla
         let path = resolve(base, "/stacker", &name)?.join(inside);
         return Ok(Place { path, ..made });
     }
-    Ok(Place { path: resolve(base, &name, &name)?, name, mount })
+    let place = Place { path: resolve(base, &name, &name)?, name, mount };
+    match place.mount {
+        Mount::Bind(..) => super::bind::check(&place).map(|()| place),
+        _ => Ok(place),
+    }
 }
 
 fn resolve(base: &Stack, path: &str, name: &str) -> Result<PathBuf, Failure> {

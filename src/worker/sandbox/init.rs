@@ -34,7 +34,7 @@ const EVERYBODY: Pid = Pid::from_raw(-1);
 
 /// The life of PID 1.
 pub fn live(sandbox: Sandbox, ground: &Ground, program: &Program, orders: PipeReader, report: PipeWriter) -> i32 {
-    sys::close_except(&sandbox.streams.and([orders.as_raw_fd(), report.as_raw_fd()]));
+    sys::close_except(&sandbox.kept([orders.as_raw_fd(), report.as_raw_fd()]));
     let told = match supervise(sandbox, ground, program, orders) {
         Ok(code) => Report::Ended(code),
         Err(failure) => Report::Failed(failure),

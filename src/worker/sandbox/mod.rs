@@ -5,6 +5,7 @@
 //! the worker seals with many.) When `run` returns, no process of the sandbox is left and its mounts are gone, so the
 //! upper directory is quiet. It knows nothing of what is sealed from it.
 
+mod bind;
 mod ground;
 mod init;
 mod kernel;
@@ -18,7 +19,7 @@ mod streams;
 
 use std::collections::BTreeMap;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -34,7 +35,7 @@ use nix::unistd::Pid;
 use crate::action::Network;
 use crate::listing::Stack;
 use crate::sys::{self, Fork};
-use crate::worker::message::{Failure, Setting};
+use crate::worker::message::{BindMount, Failure, Setting};
 use ground::Ground;
 use script::Program;
 use step::{During, Report, machine_fault};
@@ -62,6 +63,8 @@ pub struct Sandbox<'a> {
     pub left: Option<&'a Path>,
     /// (absolute place in the sandbox, what is shown there read-only).
     pub mounts: &'a [(String, PathBuf)],
+    /// Paths of the host that are shown, each with its descriptor.
+    pub binds: &'a [(BindMount, OwnedFd)],
     /// Network mode.
     pub network: Network,
     /// The listings of the base: where its links lead.
@@ -70,6 +73,15 @@ pub struct Sandbox<'a> {
     pub streams: Streams,
     /// What the machine has for it.
     pub setting: Setting,
+}
+
+impl Sandbox<'_> {
+    /// The descriptors that must stay open in a process that has `others` besides.
+    fn kept(&self, others: [RawFd; 2]) -> Vec<RawFd> {
+        let mut kept = self.streams.and(others);
+        kept.extend(self.binds.iter().map(|(_, file)| file.as_raw_fd()));
+        kept
+    }
 }
 
 /// Where the script lies in the sandbox.
@@ -114,7 +126,7 @@ fn leave(life: impl FnOnce() -> i32) -> ! {
 
 /// The process between: starts PID 1 in a new pid namespace and ends with it.
 fn wait_for_init(sandbox: Sandbox, ground: &Ground, program: &Program, orders: PipeReader, report: PipeWriter) -> i32 {
-    sys::close_except(&sandbox.streams.and([orders.as_raw_fd(), report.as_raw_fd()]));
+    sys::close_except(&sandbox.kept([orders.as_raw_fd(), report.as_raw_fd()]));
     let forked = prctl::set_pdeathsig(Signal::SIGKILL)
         .during("follow the worker's death")
         .and_then(|()| unshare(CloneFlags::CLONE_NEWPID).during("unshare the pid namespace"))

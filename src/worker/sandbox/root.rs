@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, open};
 
 use super::ground::{Ground, Mount, Place};
 use super::step::{During, machine_fault};
-use super::{Sandbox, kernel};
+use super::{Sandbox, bind, kernel};
 use crate::action::Ids;
 use crate::sys;
 use crate::worker::message::Failure;
@@ -37,7 +37,10 @@ pub fn enter(sandbox: &Sandbox, ground: &Ground) -> Result<(), Failure> {
         None => bind(ground)?,
     };
     for place in &ground.places {
-        place.mount(&root, sandbox).during(format!("mount {}", place.name))?;
+        match place.mount {
+            Mount::Bind(index, _) => bind::mount(place, &root, &sandbox.binds[index])?,
+            _ => place.mount(&root, sandbox).during(format!("mount {}", place.name))?,
+        }
     }
     nix::unistd::fchdir(&root).during("enter the new root")?;
     nix::unistd::pivot_root(".", ".").during("pivot root")?;
@@ -49,7 +52,7 @@ pub fn enter(sandbox: &Sandbox, ground: &Ground) -> Result<(), Failure> {
 /// Mounts the overlay; where a mount point is hidden by what the base removed, again with a patch on top.
 fn overlay(lowers: &[PathBuf], ground: &Ground) -> Result<OwnedFd, Failure> {
     let root = mount_overlay(lowers, ground, None, &ground.work)?;
-    let outside = ground.places.iter().filter(|place| !place.is_inside_stacker());
+    let outside = ground.places.iter().filter(|place| !place.is_made_elsewhere());
     let hidden: Vec<&Place> = outside.filter(|place| find(&root, &place.path).is_err()).collect();
     if hidden.is_empty() {
         return Ok(root);
@@ -161,6 +164,8 @@ impl Place {
                     mount(Some("overlay"), &at, Some("overlay"), MsFlags::empty(), Some(options.as_os_str()))?;
                 }
             },
+            // It has its own way.
+            Mount::Bind(..) => {}
             Mount::ReadOnly(source) => {
                 mount(Some(source), &at, NONE, MsFlags::MS_BIND, NONE)?;
                 let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
@@ -197,13 +202,13 @@ fn fill_dev(dev: &Path, ids: Ids) -> io::Result<()> {
 }
 
 /// Opens a path of the sandbox for use as a mount point; links can not lead out of it.
-fn find(root: &impl AsFd, path: &Path) -> io::Result<OwnedFd> {
+pub(super) fn find(root: &impl AsFd, path: &Path) -> io::Result<OwnedFd> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     sys::open_resolved(root, path, OFlags::PATH | OFlags::CLOEXEC, resolve)
 }
 
 /// The name under which mount(2) takes an open descriptor.
-fn magic(fd: &OwnedFd) -> PathBuf {
+pub(super) fn magic(fd: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
