@@ -78,6 +78,12 @@ struct Layer {
     runtime_user: Option<Scalar>,
     /// Places of volumes.
     volumes: Option<Vec<String>>,
+    /// Ports that the image's program listens on: `8080`, `53/udp`, `9000-9005`. (Not in the Go tool.)
+    exposed_ports: Option<Vec<Scalar>>,
+    /// Signal that asks the image's program to end: a name or a number. (Not in the Go tool.)
+    stop_signal: Option<Scalar>,
+    /// How engines find out whether a container is well. (Not in the Go tool.)
+    healthcheck: Option<HealthcheckForm>,
     /// Built for the use of other layers, never tagged.
     build_only: Option<Flag>,
     /// What network `run` sees: the host's, or loopback only.
@@ -209,6 +215,47 @@ enum BindKey {
     Content,
     /// Nothing: for stores that check content themselves, as of ccache, never for a directory that is built in.
     None,
+}
+
+/// A check, or the word that there is none.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[allow(dead_code)]
+enum HealthcheckForm {
+    /// Containers are not checked, whatever the base says.
+    None(NoHealthcheck),
+    /// How they are checked.
+    Some(Healthcheck),
+}
+
+/// The word for no check.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+#[allow(dead_code)]
+enum NoHealthcheck {
+    /// Containers are not checked.
+    None,
+}
+
+/// How containers are checked. Times are written as `30s`, `1m30s` or `500ms`.
+#[derive(JsonSchema)]
+#[allow(dead_code)]
+struct Healthcheck {
+    /// A shell's command as a text, or a program with its arguments as a list.
+    test: Option<Lines>,
+    /// Time between two tests.
+    interval: Option<String>,
+    /// Time that one test may take.
+    timeout: Option<String>,
+    /// Time after the start in which failures do not count.
+    start_period: Option<String>,
+    /// Time between two tests in that time.
+    start_interval: Option<String>,
+    /// Failures in a row until a container counts as ill.
+    #[schemars(range(min = 1))]
+    retries: Option<u32>,
+    /// Containers are not checked, whatever the base says.
+    disable: Option<Flag>,
 }
 
 /// A text or a list of texts.

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use oci_spec::image::MediaType;
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ use sha2::{Digest, Sha256};
 use stacker::compress::Encoder;
 use stacker::digest::{BlobDigest, DiffId};
 use stacker::export::{Export, ExportLayer, ImageState};
-use stacker::load::ImageSettings;
+use stacker::load::{Healthcheck, ImageSettings, Probe};
 use stacker::oci::Layout;
 use stacker::worker::message::Compression;
 use support::archive::{Archive, Member};
@@ -126,6 +127,53 @@ fn skopeo_and_umoci_read_what_we_write() {
         let file = space.directory.path().join(format!("bundle/rootfs/file-{text}"));
         assert_eq!(fs::read_to_string(file).unwrap(), text);
     }
+}
+
+#[test]
+fn ports_stop_signal_and_health_check_are_inherited() {
+    let space = Space::new();
+    let probe = Probe {
+        test: ["CMD-SHELL", "true"].map(str::to_owned).to_vec(),
+        interval: Some(Duration::from_secs(90)),
+        start_period: Some(Duration::from_millis(1500)),
+        retries: Some(5),
+        ..Probe::default()
+    };
+    let first = ImageSettings {
+        exposed_ports: vec!["80/tcp".into()],
+        stop_signal: Some("SIGQUIT".into()),
+        healthcheck: Some(Healthcheck::Probe(probe)),
+        ..settings()
+    };
+    let more = ImageSettings { exposed_ports: vec!["53/udp".into()], ..ImageSettings::default() };
+    let none = ImageSettings {
+        stop_signal: Some("9".into()),
+        healthcheck: Some(Healthcheck::None),
+        ..ImageSettings::default()
+    };
+    let layer = space.layer("file", "text", Compression::Gzip(6));
+    let first = ImageState::scratch(&platform()).derive("first", &first, &[layer], 0);
+    let more = first.derive("more", &more, &[], None);
+    let none = more.derive("none", &none, &[], None);
+    space.commit(&[("first", &first), ("more", &more), ("none", &none)]);
+    let expected = json!({
+        "Test": ["CMD-SHELL", "true"], "Interval": 90_000_000_000_u64, "StartPeriod": 1_500_000_000, "Retries": 5,
+    });
+    // As OCI image, and as the Docker image that skopeo makes of it.
+    for tag in ["first", "more"] {
+        space.run("skopeo", &["copy", "--format", "v2s2", &format!("oci:oci:{tag}"), &format!("dir:docker-{tag}")]);
+        for image in [format!("oci:oci:{tag}"), format!("dir:docker-{tag}")] {
+            let raw = space.run("skopeo", &["inspect", "--raw", "--config", &image]);
+            let config = &serde_json::from_str::<Value>(&raw).unwrap()["config"];
+            assert_eq!(config["Healthcheck"], expected, "{image}");
+            assert_eq!(config["StopSignal"], "SIGQUIT", "{image}");
+            let ports: Vec<&String> = config["ExposedPorts"].as_object().unwrap().keys().collect();
+            assert_eq!(ports, if tag == "more" { vec!["53/udp", "80/tcp"] } else { vec!["80/tcp"] }, "{image}");
+        }
+    }
+    let raw = space.run("skopeo", &["inspect", "--raw", "--config", "oci:oci:none"]);
+    let config = &serde_json::from_str::<Value>(&raw).unwrap()["config"];
+    assert_eq!((&config["Healthcheck"], &config["StopSignal"]), (&json!({"Test": ["NONE"]}), &json!("9")));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::action::Platform;
 use crate::digest::DiffId;
 use crate::inputs::DEFAULT_PATH;
-use crate::load::ImageSettings;
+use crate::load::{Healthcheck, ImageSettings};
 use crate::oci::ImageConfiguration;
 
 /// Fields of Docker configs that tell how the *base* was built: untrue for an image on top of it.
@@ -81,26 +81,56 @@ pub(super) fn rfc3339(seconds: i64) -> String {
 
 /// Applies settings to the `config` object of an image config.
 fn apply(own: &mut Map<String, Value>, settings: &ImageSettings) {
-    let ImageSettings { environment, labels, annotations: _, cmd, entrypoint, working_dir, runtime_user, volumes } =
-        settings;
-    let env = environment_of(own, environment);
+    let env = environment_of(own, &settings.environment);
     own.insert("Env".into(), json!(env));
-    if let Some(entrypoint) = entrypoint {
+    if let Some(entrypoint) = &settings.entrypoint {
         list(own, "Entrypoint", entrypoint);
         // As in a Dockerfile: arguments of another program make no sense for this one.
         own.remove("Cmd");
     }
-    if let Some(cmd) = cmd {
+    if let Some(cmd) = &settings.cmd {
         list(own, "Cmd", cmd);
     }
-    if let Some(working_dir) = working_dir {
-        own.insert("WorkingDir".into(), json!(working_dir));
+    let texts = [
+        ("WorkingDir", &settings.working_dir),
+        ("User", &settings.runtime_user),
+        ("StopSignal", &settings.stop_signal),
+    ];
+    for (name, text) in texts {
+        if let Some(text) = text {
+            own.insert(name.into(), json!(text));
+        }
     }
-    if let Some(user) = runtime_user {
-        own.insert("User".into(), json!(user));
+    if let Some(healthcheck) = &settings.healthcheck {
+        own.insert("Healthcheck".into(), healthcheck_of(healthcheck));
     }
-    insert_all(own, "Labels", labels.iter().map(|(name, value)| (name.clone(), json!(value))));
-    insert_all(own, "Volumes", volumes.iter().map(|volume| (volume.clone(), json!({}))));
+    insert_all(own, "Labels", settings.labels.iter().map(|(name, value)| (name.clone(), json!(value))));
+    let places = |names: &[String]| names.iter().map(|name| (name.clone(), json!({}))).collect::<Vec<_>>();
+    insert_all(own, "Volumes", places(&settings.volumes).into_iter());
+    insert_all(own, "ExposedPorts", places(&settings.exposed_ports).into_iter());
+}
+
+/// Docker's extension of the image-spec, times in nanoseconds. What is not said is left out, for the engine to choose.
+fn healthcheck_of(healthcheck: &Healthcheck) -> Value {
+    let Healthcheck::Probe(probe) = healthcheck else { return json!({"Test": ["NONE"]}) };
+    let mut object = Map::new();
+    object.insert("Test".into(), json!(probe.test));
+    let times = [
+        ("Interval", probe.interval),
+        ("Timeout", probe.timeout),
+        ("StartPeriod", probe.start_period),
+        ("StartInterval", probe.start_interval),
+    ];
+    for (name, time) in times {
+        if let Some(time) = time {
+            // The loader takes none that is longer than this can say.
+            object.insert(name.into(), json!(i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)));
+        }
+    }
+    if let Some(retries) = probe.retries {
+        object.insert("Retries".into(), json!(retries));
+    }
+    Value::Object(object)
 }
 
 /// The base's variables in their order, each with its new value where it has one, then the new ones by name.

@@ -35,7 +35,7 @@ pub enum Support {
     Ignored,
 }
 
-pub(super) static DIRECTIVES: [(&str, Directive); 30] = [
+pub(super) static DIRECTIVES: [(&str, Directive); 33] = [
     ("from", Directive::Read(super::base::read)),
     ("imports", Directive::Read(|reader, draft, entry| super::imports::read(reader, draft, entry, Written::Imports))),
     ("import", Directive::Read(|reader, draft, entry| super::imports::read(reader, draft, entry, Written::Import))),
@@ -61,6 +61,9 @@ pub(super) static DIRECTIVES: [(&str, Directive); 30] = [
         }),
     ),
     ("volumes", Directive::Read(super::layer::read_volumes)),
+    ("exposed_ports", Directive::Read(super::container::read_exposed_ports)),
+    ("stop_signal", Directive::Read(super::container::read_stop_signal)),
+    ("healthcheck", Directive::Read(super::container::read_healthcheck)),
     (
         "build_only",
         Directive::Read(|reader, draft, entry| {

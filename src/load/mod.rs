@@ -6,6 +6,7 @@
 
 mod base;
 mod binds;
+pub(crate) mod container;
 mod directives;
 mod files;
 mod find;
@@ -21,5 +22,5 @@ mod yaml;
 pub use directives::{Support, directives};
 pub use files::{Loaded, load};
 pub use find::find;
-pub use model::{Base, Bind, ImageSettings, Import, Layer, Place, Source, Stackerfile, Written};
+pub use model::{Base, Bind, Healthcheck, ImageSettings, Import, Layer, Place, Probe, Source, Stackerfile, Written};
 pub use options::{Options, read_substitute_file};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::action::{Attributes, Network, Platform};
 use crate::resolve::Modes;
@@ -202,4 +203,36 @@ pub struct ImageSettings {
     pub runtime_user: Option<String>,
     /// Added to the base's.
     pub volumes: Vec<String>,
+    /// Added to the base's, each `PORT/PROTOCOL`.
+    pub exposed_ports: Vec<String>,
+    /// `None`: inherited.
+    pub stop_signal: Option<String>,
+    /// `None`: inherited. Replaces the base's as a whole.
+    pub healthcheck: Option<Healthcheck>,
+}
+
+/// `healthcheck`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Healthcheck {
+    /// Containers are not checked, whatever the base says.
+    None,
+    /// How they are.
+    Probe(Probe),
+}
+
+/// How a container is asked whether it is well. What is `None` the engine chooses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Probe {
+    /// `CMD` and a program with its arguments, or `CMD-SHELL` and a command.
+    pub test: Vec<String>,
+    /// Between two tests.
+    pub interval: Option<Duration>,
+    /// How long one may take.
+    pub timeout: Option<Duration>,
+    /// How long after the start failures do not count.
+    pub start_period: Option<Duration>,
+    /// Between two tests in that time.
+    pub start_interval: Option<Duration>,
+    /// Failures in a row until it counts as ill.
+    pub retries: Option<u32>,
 }
