@@ -159,6 +159,15 @@ pub enum Kind {
         /// Network mode.
         network: Network,
     },
+    /// A script runs in what nobody keeps, and leaves labels.
+    Labels {
+        /// With its `#!` line.
+        script: String,
+        /// Every variable set that is in the key.
+        environment: BTreeMap<String, String>,
+        /// Network mode.
+        network: Network,
+    },
 }
 
 /// One line of an encoding: the unit in which two actions are compared.
@@ -178,9 +187,9 @@ pub enum Field<'a> {
     Tar(ContentDigest),
     /// The tree, place and overrides of an `Import`.
     Tree(TreeDigest, &'a str, Attributes),
-    /// The script of a `Run`.
+    /// The script of a `Run` or `Labels`.
     Script(&'a str),
-    /// A variable of a `Run`.
+    /// A variable of such a script.
     Variable(&'a str, &'a str),
     /// A mounted import of a `Run`.
     Mount(&'a Mount),
@@ -188,7 +197,7 @@ pub enum Field<'a> {
     Bind(&'a Bind),
     /// A node in a bind: the bind's place, and the node's path in it as an escaped word.
     Node(&'a str, &'a str, NodeKind),
-    /// The network of a `Run`.
+    /// The network of such a script.
     Network(Network),
 }
 
@@ -211,6 +220,11 @@ impl Action {
                 fields.extend(environment.iter().map(|(name, value)| Field::Variable(name, value)));
                 fields.extend(mounts.iter().map(Field::Mount));
                 fields.extend(binds.iter().flat_map(Bind::fields));
+                fields.push(Field::Network(*network));
+            }
+            Kind::Labels { script, environment, network } => {
+                fields.push(Field::Script(script));
+                fields.extend(environment.iter().map(|(name, value)| Field::Variable(name, value)));
                 fields.push(Field::Network(*network));
             }
         }
@@ -257,12 +271,13 @@ impl NodeKind {
 }
 
 impl Kind {
-    /// `unpack`, `import` or `run`.
+    /// `unpack`, `import`, `run` or `labels`.
     pub fn name(&self) -> &'static str {
         match self {
             Kind::Unpack { .. } => "unpack",
             Kind::Import { .. } => "import",
             Kind::Run { .. } => "run",
+            Kind::Labels { .. } => "labels",
         }
     }
 }

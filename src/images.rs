@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::execute::{LayerReport, Site, codec};
 use crate::export::{self, ExportLayer, ImageState};
 use crate::graph::{LayerGraph, LayerIndex, NodeBase};
+use crate::load::ImageSettings;
 use crate::oci::BaseImage;
 use crate::progress::{Event, LayerStatus};
 use crate::worker::message::Compression;
@@ -114,11 +115,18 @@ impl<'a> Composer<'a> {
         let name = &node.layer.name;
         let state = match node.layer.build_only {
             true => base.derive_files_only(name, &own, created),
-            false => base.derive(name, &node.layer.settings, &own, created),
+            false => base.derive(name, &settings(&node.layer.settings, &report.labels), &own, created),
         };
         // Where two threads composed the same, the first one's stays.
         Ok(self.states[layer.0].get_or_init(|| Arc::new(state)).clone())
     }
+}
+
+/// What a layer says itself wins over what its script generates.
+fn settings(own: &ImageSettings, generated: &BTreeMap<String, String>) -> ImageSettings {
+    let mut labels = generated.clone();
+    labels.extend(own.labels.clone());
+    ImageSettings { labels, ..own.clone() }
 }
 
 fn no_blob(diff_id: &DiffId) -> Error {

@@ -108,6 +108,7 @@ pub fn resolve(
                 platform: node.layer.platform.clone(),
                 imports: vec![],
                 run: None,
+                labels: None,
                 forced: false,
             }),
         })
@@ -228,12 +229,13 @@ fn layer_inputs(
         }
     };
     let imports = node.imports.iter().map(|import| import_input(import, trees)).collect();
-    let run = match &node.layer.run {
-        Some(script) => Some(run_input(node, script, &scope.host, binds::of(node, bounds))?),
-        None => None,
-    };
+    let layer = &node.layer;
+    let run = layer.run.as_ref();
+    let run = run.map(|script| run_input(node, script, &scope.host, &layer.build_env, binds::of(node, bounds)));
+    let labels = layer.generate_labels.as_ref();
+    let labels = labels.map(|script| run_input(node, script, &scope.host, &BTreeMap::new(), vec![]));
     let forced = scope.no_cache || scope.rebuild.contains(&index);
-    Ok(LayerInputs { base, platform: node.layer.platform.clone(), imports, run, forced })
+    Ok(LayerInputs { base, platform: layer.platform.clone(), imports, run, labels, forced })
 }
 
 fn import_input(import: &crate::graph::NodeImport, trees: &Trees) -> ImportInput {
@@ -279,14 +281,20 @@ pub fn default_environment() -> BTreeMap<String, String> {
 }
 
 /// Script and keyed environment: defaults, then what passes through, then `build_env`; the last wins.
-fn run_input(node: &Node, script: &str, host: &BTreeMap<String, String>, binds: Vec<Bind>) -> Result<RunInput> {
+fn run_input(
+    node: &Node,
+    script: &str,
+    host: &BTreeMap<String, String>,
+    build_env: &BTreeMap<String, String>,
+    binds: Vec<Bind>,
+) -> RunInput {
     let layer = &node.layer;
     let mut environment = default_environment();
     if let Some(epoch) = host.get("SOURCE_DATE_EPOCH") {
         environment.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.clone());
     }
     let mentions = |text: &str| text.contains("STACKER_LAYER_NAME");
-    if mentions(script) || layer.build_env.iter().any(|(name, value)| mentions(name) || mentions(value)) {
+    if mentions(script) || build_env.iter().any(|(name, value)| mentions(name) || mentions(value)) {
         environment.insert("STACKER_LAYER_NAME".to_owned(), layer.name.clone());
     }
     for (name, value) in host {
@@ -295,9 +303,9 @@ fn run_input(node: &Node, script: &str, host: &BTreeMap<String, String>, binds: 
             environment.insert(name.clone(), value.clone());
         }
     }
-    environment.extend(layer.build_env.clone());
+    environment.extend(build_env.clone());
     let script = if script.starts_with("#!") { script.to_owned() } else { format!("#!/bin/sh -xe\n{script}") };
-    Ok(RunInput { script, environment, binds, network: layer.network })
+    RunInput { script, environment, binds, network: layer.network }
 }
 
 /// The host's variables that are valid UTF-8; others can not be keyed and do not pass through.

@@ -3,6 +3,7 @@
 //! It starts in `fresh/` and is renamed to `records/` once what it speaks of is known to be on disk. The database is an
 //! index over records and can be made from them again. Nothing here knows SQLite.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -25,6 +26,9 @@ pub struct ActionResult {
     pub diff_id: Option<DiffId>,
     /// Facts about the layer; `None` when there is none.
     pub layer: Option<LayerInfo>,
+    /// What a `Labels` action came out as; no other has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
     /// The tier that built it.
     pub tier: String,
     /// How long that took.

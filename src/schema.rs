@@ -54,6 +54,8 @@ struct Layer {
     overlay_dirs: Option<Vec<OverlayDir>>,
     /// The script, run by `/bin/sh -xe` or by its own `#!` line. A list is joined by line feeds.
     run: Option<Lines>,
+    /// A script as `run`, after it, in what nobody keeps: each file that it leaves in /stacker/oci-labels is a label.
+    generate_labels: Option<Lines>,
     /// Files and directories of the host that `run` sees, and may write to.
     binds: Option<Vec<Bind>>,
     /// Variables of `run` only.

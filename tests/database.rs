@@ -80,7 +80,7 @@ fn result(number: u8, created: i64) -> ActionResult {
     let newest = Time { seconds: -1, nanos: 999_999_999 };
     let layer = LayerInfo { newest, entries: 3, bytes: 5 << 30, tar_bytes: 6 << 30 };
     let diff_id = Some(DiffId([number; 32]));
-    ActionResult { diff_id, layer: Some(layer), tier: "full".into(), seconds: 0.25, created }
+    ActionResult { diff_id, layer: Some(layer), labels: None, tier: "full".into(), seconds: 0.25, created }
 }
 
 /// An action that changed nothing.

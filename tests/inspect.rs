@@ -174,7 +174,7 @@ fn entry() -> CacheEntry {
         last_used: 946_685_000,
     };
     let path = CachePath { name: "log".into(), path: "/cache/logs/x.log".into(), bytes: Some(2048) };
-    CacheEntry { action, row, paths: vec![path] }
+    CacheEntry { action, row, labels: None, paths: vec![path] }
 }
 
 #[test]

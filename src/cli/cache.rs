@@ -50,7 +50,8 @@ fn entry(directories: &Directories, database: &Database, found: CacheRow) -> Res
     let Some(action) = database.action(&found.key)? else {
         return Err(Error::Machine(format!("the action of {} is not in the database", found.key)));
     };
-    Ok(CacheEntry { action, paths: paths(directories, database, &found.key, found.diff_id)?, row: found })
+    let labels = database.result(&found.key)?.and_then(|result| result.labels);
+    Ok(CacheEntry { action, labels, paths: paths(directories, database, &found.key, found.diff_id)?, row: found })
 }
 
 /// Where the data of a result lies, as far as it is there.

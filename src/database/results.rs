@@ -1,6 +1,6 @@
 //! Actions and their results by key.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
@@ -21,7 +21,7 @@ pub(super) const USE_GRAIN: i64 = 3600;
 pub struct CacheRow {
     /// The key.
     pub key: Key,
-    /// `unpack`, `import`, `run`.
+    /// `unpack`, `import`, `run`, `labels`.
     pub kind: String,
     /// Layers whose last build used it.
     pub layers: Vec<String>,
@@ -43,17 +43,41 @@ impl Database {
         let found = self.query(|connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT result.diff_id, newest_seconds, newest_nanos, entries, bytes, tar_bytes, tier, seconds, created,
-                     last_used
-                 FROM result LEFT JOIN layer ON layer.diff_id = result.diff_id WHERE key = ?1",
+                     last_used, record, kind
+                 FROM result LEFT JOIN layer ON layer.diff_id = result.diff_id LEFT JOIN action USING (key)
+                 WHERE key = ?1",
             )?;
-            statement.query_row([key.0], |row| Ok((result_of(row)?, row.get::<_, i64>(9)?))).optional()
+            let read = |row: &Row| -> rusqlite::Result<_> {
+                let kind: Option<String> = row.get(11)?;
+                Ok((result_of(row)?, row.get::<_, i64>(9)?, row.get::<_, String>(10)?, kind))
+            };
+            statement.query_row([key.0], read).optional()
         })?;
-        let Some((result, last_used)) = found else { return Ok(None) };
+        let Some((mut result, last_used, record, kind)) = found else { return Ok(None) };
+        if kind.as_deref() == Some("labels") {
+            let Some(labels) = self.labels(key, &record)? else { return Ok(None) };
+            result.labels = Some(labels);
+        }
         if (now() - last_used).abs() >= USE_GRAIN {
             self.used.borrow_mut().push(*key);
         }
         // A layer about which nothing is known is as good as no result.
         Ok(Some(result).filter(|result| result.diff_id.is_some() == result.layer.is_some()))
+    }
+
+    /// The labels in a record; only there are they kept. `None` where there is none of this key.
+    fn labels(&self, key: &Key, name: &str) -> Result<Option<BTreeMap<String, String>>> {
+        if name.parse::<ContentDigest>().is_err() {
+            return Ok(None);
+        }
+        let records = self.dir.records().join(name);
+        // Another process may be renaming it from `fresh` to `records`.
+        for path in [records.clone(), self.dir.fresh().join(name), records] {
+            if let Some(record) = Record::read(&path)?.filter(|record| record.key == *key) {
+                return Ok(record.result.labels);
+            }
+        }
+        Ok(None)
     }
 
     /// The action of a key, whether it was finished or only begun.
@@ -232,6 +256,7 @@ fn result_of(row: &Row) -> rusqlite::Result<ActionResult> {
     Ok(ActionResult {
         diff_id: row.get::<_, Option<_>>(0)?.map(DiffId),
         layer: layer_of(row, 1)?,
+        labels: None,
         tier: row.get(6)?,
         seconds: row.get(7)?,
         created: row.get(8)?,

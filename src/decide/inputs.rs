@@ -19,6 +19,8 @@ pub struct LayerInputs {
     pub imports: Vec<ImportInput>,
     /// The script and its surroundings.
     pub run: Option<RunInput>,
+    /// The script that generates labels, which has no binds.
+    pub labels: Option<RunInput>,
     /// Every action of this layer counts as missing.
     pub forced: bool,
 }

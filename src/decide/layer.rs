@@ -42,6 +42,9 @@ impl LayerState {
         if input.run.is_some() {
             kinds.push(StepKind::Run);
         }
+        if input.labels.is_some() {
+            kinds.push(StepKind::Labels);
+        }
         LayerState {
             status: Status::Open,
             kinds,

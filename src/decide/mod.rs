@@ -343,6 +343,10 @@ impl Decider {
                 }
             }
             StepKind::Run => self.run_kind(layer, &input, time, &mut sources)?,
+            StepKind::Labels => {
+                let RunInput { script, environment, network, .. } = input.labels.clone()?;
+                Kind::Labels { script, environment: self.with_epoch(environment, time), network }
+            }
         };
         let base = self.layers[layer.0].chain.id();
         Some((Action { platform: input.platform.clone(), ids: self.ids, base, time, kind }, sources))
@@ -350,10 +354,7 @@ impl Decider {
 
     fn run_kind(&mut self, layer: LayerIndex, input: &LayerInputs, time: i64, sources: &mut Sources) -> Option<Kind> {
         let run = input.run.clone()?;
-        let mut environment = run.environment;
-        if !self.host_epoch {
-            environment.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert_with(|| time.to_string());
-        }
+        let environment = self.with_epoch(run.environment, time);
         let mut mounts = Vec::new();
         let mut all_known = true;
         for (index, import) in input.imports.iter().enumerate().filter(|(_, import)| import.dest.is_none()) {
@@ -374,6 +375,14 @@ impl Decider {
             binds: run.binds,
             network: run.network,
         })
+    }
+
+    /// Of a step whose time is `time`.
+    fn with_epoch(&self, mut environment: BTreeMap<String, String>, time: i64) -> BTreeMap<String, String> {
+        if !self.host_epoch {
+            environment.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert_with(|| time.to_string());
+        }
+        environment
     }
 
     /// What an import is. A `stacker://` path is looked up in the finished layer.

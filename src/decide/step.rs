@@ -6,7 +6,7 @@ use crate::graph::LayerIndex;
 
 use super::Sources;
 
-/// One step of one layer: tar base, `overlay_dirs` and `dest` imports in order, run.
+/// One step of one layer: tar base, `overlay_dirs` and `dest` imports in order, run, labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StepId {
     /// Which layer.
@@ -24,6 +24,8 @@ pub enum StepKind {
     Import(usize),
     /// Run the script.
     Run,
+    /// Generate labels.
+    Labels,
 }
 
 /// What a step takes from another layer (`stacker://`).

@@ -9,7 +9,7 @@ fn platform() -> Platform {
 /// `run` only; the script's text makes the key.
 fn layer(base: BaseInput, script: &str) -> LayerInputs {
     let run = RunInput { script: script.into(), environment: BTreeMap::new(), binds: vec![], network: Network::Host };
-    LayerInputs { base, platform: platform(), imports: vec![], run: Some(run), forced: false }
+    LayerInputs { base, platform: platform(), imports: vec![], run: Some(run), labels: None, forced: false }
 }
 
 fn copies(from: usize, path: &str) -> ImportInput {

@@ -79,6 +79,8 @@ pub struct LayerReport {
     pub time: Option<i64>,
     /// Its own actions' layers.
     pub own: Vec<DiffId>,
+    /// What its `generate_labels` left.
+    pub labels: BTreeMap<String, String>,
     /// Its script ran and failed.
     pub run_failed: bool,
     /// That was because the disk was full.
@@ -107,6 +109,8 @@ pub struct Execution<'a> {
     /// Layers that were seen to have their blob.
     packed: HashSet<DiffId>,
     seconds: BTreeMap<LayerIndex, f64>,
+    /// What labels came out as.
+    labels: HashMap<Key, BTreeMap<String, String>>,
     /// What results took when they were built.
     took: HashMap<Key, f64>,
     reasons: BTreeMap<LayerIndex, String>,
@@ -146,6 +150,7 @@ impl<'a> Execution<'a> {
             packing: HashSet::new(),
             packed: HashSet::new(),
             seconds: BTreeMap::new(),
+            labels: HashMap::new(),
             took: HashMap::new(),
             reasons: BTreeMap::new(),
             untold: wanted.clone(),
@@ -267,6 +272,7 @@ impl<'a> Execution<'a> {
             drop(claim);
             self.took.insert(run.key, result.seconds);
             self.decider.finished(run.id, run.key, outcome(&result), false);
+            self.labels.extend(result.labels.map(|labels| (run.key, labels)));
             return Ok(());
         }
         self.resumed.push_back((run, claim));
@@ -280,6 +286,7 @@ impl<'a> Execution<'a> {
             StepKind::Unpack => "unpack",
             StepKind::Import(_) => "import",
             StepKind::Run => "run",
+            StepKind::Labels => "labels",
         };
         self.database.put_note(&run.key, None)?;
         self.database.begin(&run.key, &run.action)?;
@@ -314,13 +321,19 @@ impl<'a> Execution<'a> {
         match end {
             StepEnd::Unkept(sealed, why) => self.unkept(&run, &sealed, seconds, &why)?,
             StepEnd::Sealed(sealed) => {
-                let ready = self.site.ready()?;
-                self.database.put_store(&self.site.roots, &ready.id, ready.store)?;
-                let result = result(&sealed, ready.tier, seconds);
-                self.database.finish(&run.key, &run.action, &result)?;
-                self.recorded();
-                self.took.insert(run.key, seconds);
-                self.decider.finished(run.id, run.key, outcome(&result), true);
+                let result = result(&sealed, self.site.ready()?.tier, seconds);
+                self.finish(&run, result)?;
+            }
+            StepEnd::Labels(labels) => {
+                let result = ActionResult {
+                    diff_id: None,
+                    layer: None,
+                    labels: Some(labels),
+                    tier: self.site.ready()?.tier.to_string(),
+                    seconds,
+                    created: now(),
+                };
+                self.finish(&run, result)?;
             }
             StepEnd::Failed { message, full } => {
                 let layer = self.name(run.id.layer);
@@ -333,6 +346,18 @@ impl<'a> Execution<'a> {
             StepEnd::Evicted(chain) => self.evicted(chain, |decider| decider.postponed(run.id, run.key))?,
             StepEnd::SourceChanged(changed) => self.source_changed(&run, changed)?,
         }
+        Ok(())
+    }
+
+    /// Writes a result down.
+    fn finish(&mut self, run: &Run, result: ActionResult) -> Result<()> {
+        let ready = self.site.ready()?;
+        self.database.put_store(&self.site.roots, &ready.id, ready.store)?;
+        self.database.finish(&run.key, &run.action, &result)?;
+        self.recorded();
+        self.took.insert(run.key, result.seconds);
+        self.decider.finished(run.id, run.key, outcome(&result), true);
+        self.labels.extend(result.labels.map(|labels| (run.key, labels)));
         Ok(())
     }
 
@@ -394,6 +419,7 @@ fn result(sealed: &Sealed, tier: Tier, seconds: f64) -> ActionResult {
     ActionResult {
         diff_id: sealed.diff_id,
         layer: sealed.diff_id.map(|_| layer_info(sealed)),
+        labels: None,
         tier: tier.to_string(),
         seconds,
         created: now(),

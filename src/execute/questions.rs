@@ -62,6 +62,7 @@ impl Execution<'_> {
             Question::Result(key) => {
                 let result = self.database.result(key)?;
                 self.took.extend(result.as_ref().map(|result| (*key, result.seconds)));
+                self.labels.extend(result.as_ref().and_then(|result| Some((*key, result.labels.clone()?))));
                 Some(Answer::Result(result.as_ref().map(outcome)))
             }
             Question::Newest(chain) => {

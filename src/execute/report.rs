@@ -9,6 +9,7 @@ use super::{Execution, LayerReport};
 
 impl Execution<'_> {
     pub(super) fn reports(&mut self) -> Result<BTreeMap<LayerIndex, LayerReport>> {
+        let clone = |(name, value): (&String, &String)| (name.clone(), value.clone());
         let mut reports = BTreeMap::new();
         self.database.begin_reading()?;
         for &layer in &self.wanted {
@@ -29,6 +30,7 @@ impl Execution<'_> {
                     .map(|decided| decided.time)
                     .next_back(),
                 own: decided.iter().filter_map(|decided| decided.outcome.diff_id).collect(),
+                labels: decided.iter().filter_map(|it| self.labels.get(&it.key)).flatten().map(clone).collect(),
                 run_failed: self.failed_runs.contains_key(&layer),
                 full: self.failed_runs.get(&layer) == Some(&true),
             };

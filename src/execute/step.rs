@@ -1,6 +1,6 @@
 //! One step of one layer, on a thread of its own: make what it needs, let a worker do it, keep its output.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 
-use crate::action::Kind;
+use crate::action::{Kind, Network};
 use crate::binfmt::{self, Foreign};
 use crate::commit_point::CommitPoint;
 use crate::decide::{Run, StepKind, Taken};
@@ -31,6 +31,8 @@ pub enum StepEnd {
     Sealed(Sealed),
     /// The same, but what it was made from changed meanwhile: why nobody else may take it for the key's result.
     Unkept(Sealed, String),
+    /// These labels.
+    Labels(BTreeMap<String, String>),
     /// Something of the host is no longer what the key assumed.
     SourceChanged(Changed),
     /// Data beneath has gone and must be built again.
@@ -55,7 +57,7 @@ const LAST_LINES: usize = 20;
 
 /// Does a step.
 pub fn perform(site: &Site, node: &Node, run: &Run, blobs: &HashMap<DiffId, BlobPlace>) -> Result<(StepEnd, Learned)> {
-    let learned = match site.have_chain(&run.parent, blobs, run.kind == StepKind::Run) {
+    let learned = match site.have_chain(&run.parent, blobs, matches!(run.kind, StepKind::Run | StepKind::Labels)) {
         Ok(learned) => learned,
         Err(Lost::Evicted(chain)) => return Ok((StepEnd::Evicted(chain), vec![])),
         Err(Lost::Error(error)) => return failed(error),
@@ -69,6 +71,7 @@ pub fn perform(site: &Site, node: &Node, run: &Run, blobs: &HashMap<DiffId, Blob
             import(site, node, run, blobs, index, *tree, dest)
         }
         (StepKind::Run, Kind::Run { .. }) => script(site, node, run, blobs),
+        (StepKind::Labels, Kind::Labels { .. }) => labels(site, node, run),
         _ => Err(Error::Machine("a step and its action are of two kinds".to_owned()).into()),
     };
     match end {
@@ -204,14 +207,7 @@ pub(super) fn run_job(
     let Kind::Run { script, environment, mounts, network, .. } = &run.action.kind else {
         return Err(Error::Machine("not a run".to_owned()).into());
     };
-    if site.ready()?.tier == Tier::None {
-        let why = format!("layer {} has a `run`, and the sandbox is of the kind none", node.layer.name);
-        return Err(Error::Lacking(Need::UserNamespace, why).into());
-    }
-    let arch = &run.action.platform.arch;
-    if let Foreign::Lacks(why) = binfmt::look(arch) {
-        return Err(no_handler(node, arch, &why).into());
-    }
+    check_sandbox(site, node, run)?;
     let mut staged = Vec::new();
     // In the order of the action's mounts.
     let mounted = node.imports.iter().enumerate().flat_map(|it| it.1.import.seen_in().iter().map(move |_| it));
@@ -236,25 +232,69 @@ pub(super) fn run_job(
         };
         staged.push((mount.place.clone(), name));
     }
+    let job = plain_job(site, node, run, (script, environment, *network));
+    Ok(Ok(RunJob { mounts: staged, binds: binds::mounts(node), ..job }))
+}
+
+/// Generates labels.
+fn labels(site: &Site, node: &Node, run: &Run) -> Result<StepEnd, Lost> {
+    let Kind::Labels { script, environment, network } = &run.action.kind else {
+        return Err(Error::Machine("no labels".to_owned()).into());
+    };
+    check_sandbox(site, node, run)?;
+    wait_for(site, node, run.action.time);
+    site.remove(vec![format!("drafts/{}", run.key.short())])?;
+    Ok(in_sandbox(site, node, run, plain_job(site, node, run, (script, environment, *network)))?)
+}
+
+/// A script without any file of the host.
+fn plain_job(
+    site: &Site,
+    node: &Node,
+    run: &Run,
+    (script, environment, network): (&str, &BTreeMap<String, String>, Network),
+) -> RunJob {
     let mut variables = site.unkeyed.clone();
     variables.extend(environment.clone());
-    Ok(Ok(RunJob {
+    RunJob {
         layer: node.layer.name.clone(),
         parent: run.parent.clone(),
-        script: script.clone(),
+        script: script.to_owned(),
         environment: variables,
-        mounts: staged,
-        binds: binds::mounts(node),
-        network: *network,
+        mounts: vec![],
+        binds: vec![],
+        network,
         newest: run.newest,
         time: run.action.time,
         draft: run.key.short(),
-    }))
+    }
+}
+
+/// Whether a script can run at all.
+fn check_sandbox(site: &Site, node: &Node, run: &Run) -> Result<()> {
+    if site.ready()?.tier == Tier::None {
+        let (name, what) = (&node.layer.name, directive(run));
+        let why = format!("layer {name} has a `{what}`, and the sandbox is of the kind none");
+        return Err(Error::Lacking(Need::UserNamespace, why));
+    }
+    let arch = &run.action.platform.arch;
+    match binfmt::look(arch) {
+        Foreign::Lacks(why) => Err(no_handler(node, run, arch, &why)),
+        _ => Ok(()),
+    }
+}
+
+/// Where the script of a step stands.
+fn directive(run: &Run) -> &'static str {
+    match run.kind {
+        StepKind::Labels => "generate_labels",
+        _ => "run",
+    }
 }
 
 /// A script is for another processor, whose programs do not run here.
-fn no_handler(node: &Node, arch: &str, why: &str) -> Error {
-    Error::Lacking(Need::Binfmt, format!("layer {} has a `run` for {arch}, and {why}", node.layer.name))
+fn no_handler(node: &Node, run: &Run, arch: &str, why: &str) -> Error {
+    Error::Lacking(Need::Binfmt, format!("layer {} has a `{}` for {arch}, and {why}", node.layer.name, directive(run)))
 }
 
 /// What a failed script leaves is kept under this name beneath `drafts`, until the layer is built the next time.
@@ -294,8 +334,6 @@ fn in_sandbox(site: &Site, node: &Node, run: &Run, mut job: RunJob) -> Result<St
     let path = site.stacker.log(&run.key);
     let mut log = File::create(&path).at("create", &path)?;
     let (output, input) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at("make a pipe for", &path)?;
-    let listing = site.tmp_file()?;
-    let listing_copy = listing.as_file().try_clone().at("duplicate", listing.path())?;
     let (uid, gid) = site.ready()?.root;
     if rustix::process::geteuid().is_root() {
         // Opening a pipe anew asks who owns it: `echo > /dev/stderr` must work.
@@ -303,33 +341,52 @@ fn in_sandbox(site: &Site, node: &Node, run: &Run, mut job: RunJob) -> Result<St
         rustix::fs::fchown(&input, Some(owner.0), Some(owner.1)).at("chown the pipe for", &path)?;
     }
     let mut resources = Resources::now(&site.roots.0);
-    let mut files = vec![input, listing_copy.into()];
+    let (mut files, mut listing) = (vec![input], None);
+    if run.kind == StepKind::Run {
+        let tmp = site.tmp_file()?;
+        files.push(tmp.as_file().try_clone().at("duplicate", tmp.path())?.into());
+        listing = Some(tmp);
+    }
     files.extend(binds::hand_over(site, &mut job, false)?);
-    let pending = site.holder.submit(Job::Run(Box::new(job)), files)?;
+    let job = Box::new(job);
+    let job = if listing.is_some() { Job::Run(job) } else { Job::Labels(job) };
+    let pending = site.holder.submit(job, files)?;
     let last = follow(site, node, File::from(output), &mut log, &mut resources).at("write", &path)?;
-    match pending.wait()? {
-        Answer::Sealed(sealed) => {
+    ended((site, node, run), pending.wait()?, listing, &|| tail(&last, &path), &resources)
+}
+
+/// What a script came to; `tail` says what it printed.
+fn ended(
+    (site, node, run): (&Site, &Node, &Run),
+    answer: Answer,
+    listing: Option<tempfile::NamedTempFile>,
+    tail: &dyn Fn() -> String,
+    resources: &Resources,
+) -> Result<StepEnd> {
+    match (answer, listing) {
+        (Answer::Labels(labels), None) => Ok(StepEnd::Labels(labels)),
+        (Answer::Sealed(sealed), Some(listing)) => {
             site.keep_listing(listing, &sealed)?;
             warn(site, node, &sealed);
             Ok(StepEnd::Sealed(sealed))
         }
-        Answer::RunFailed { code } => {
+        (Answer::RunFailed { code }, _) => {
             let Blame { text, full } = resources.why(code);
-            Ok(StepEnd::Failed { message: text + &tail(&last, &path), full })
+            Ok(StepEnd::Failed { message: text + &tail(), full })
         }
-        Answer::Failed(failure)
+        (Answer::Failed(failure), _)
             if failure.errno == Some(Errno::ENOEXEC as i32)
                 && binfmt::look(&run.action.platform.arch) == Foreign::Unknown =>
         {
             let why = format!("the kernel has no handler for its programs ({})", failure.message);
-            Err(no_handler(node, &run.action.platform.arch, &why))
+            Err(no_handler(node, run, &run.action.platform.arch, &why))
         }
-        Answer::Failed(failure) if failure.users => {
-            let message = format!("{}: {}{}", failure.step, failure.message, tail(&last, &path));
+        (Answer::Failed(failure), _) if failure.users => {
+            let message = format!("{}: {}{}", failure.step, failure.message, tail());
             Ok(StepEnd::Failed { message, full: false })
         }
-        Answer::Failed(failure) => Err(site.fault(&failure)),
-        other => Err(Error::Machine(format!("a worker answered out of turn: {other:?}"))),
+        (Answer::Failed(failure), _) => Err(site.fault(&failure)),
+        (other, _) => Err(Error::Machine(format!("a worker answered out of turn: {other:?}"))),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the cache holds, for `stacker cache ls` and `stacker cache show`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -7,6 +8,7 @@ use serde_json::{Value, json};
 use super::table::{Facts, NOTHING_THERE, bytes, columns, moment, plain};
 use crate::action::{Action, Field};
 pub use crate::database::CacheRow;
+use crate::digest::DiffId;
 use crate::progress::duration;
 use crate::text;
 
@@ -17,6 +19,8 @@ pub struct CacheEntry {
     pub action: Action,
     /// What came out.
     pub row: CacheRow,
+    /// The labels, if those are what came out.
+    pub labels: Option<BTreeMap<String, String>>,
     /// Where its data lies, as far as it is there.
     pub paths: Vec<CachePath>,
 }
@@ -46,7 +50,7 @@ pub fn render_list(rows: &[CacheRow], json: bool) -> String {
             first_digits(&row.key.hex()),
             plain(&row.kind),
             row.layer_names(),
-            row.diff_id.map_or("no change".to_owned(), |diff_id| first_digits(&diff_id.hex())),
+            row.result(|diff_id| first_digits(&diff_id.hex())),
             row.size(),
             duration(row.seconds),
             moment(row.created),
@@ -79,6 +83,14 @@ impl CacheRow {
         })
     }
 
+    fn result(&self, of: impl Fn(DiffId) -> String) -> String {
+        match self.diff_id {
+            Some(diff_id) => of(diff_id),
+            None if self.kind == "labels" => "labels".to_owned(),
+            None => "no change".to_owned(),
+        }
+    }
+
     fn layer_names(&self) -> String {
         match self.layers.is_empty() {
             true => NOTHING_THERE.to_owned(),
@@ -93,7 +105,7 @@ impl CacheRow {
 
 impl CacheEntry {
     fn json(&self) -> Value {
-        let CacheEntry { action, row, paths } = self;
+        let CacheEntry { action, row, labels, paths } = self;
         let path = |found: &CachePath| {
             let CachePath { name, path, bytes } = found;
             json!({"name": name, "path": path.to_string_lossy(), "bytes": bytes})
@@ -101,16 +113,26 @@ impl CacheEntry {
         let mut json = row.json();
         json["action"] = json!(action);
         json["encoding"] = json!(action.encoding());
+        if let Some(labels) = labels {
+            json["labels"] = json!(labels);
+        }
         json["paths"] = paths.iter().map(path).collect();
         json
     }
 
     fn text(&self) -> String {
-        let CacheEntry { action, row, paths } = self;
+        let CacheEntry { action, row, labels, paths } = self;
         let mut facts = Facts::default();
         facts.add("key", [row.key.to_string()]);
         facts.add("layers", [row.layer_names()]);
-        facts.add("result", [row.diff_id.map_or("no change, so no layer".to_owned(), |diff_id| diff_id.to_string())]);
+        let result = match (row.diff_id, labels) {
+            (Some(diff_id), _) => diff_id.to_string(),
+            (None, Some(labels)) => format!("{} labels", labels.len()),
+            (None, None) => "no change, so no layer".to_owned(),
+        };
+        facts.add("result", [result]);
+        let labels = labels.iter().flatten().map(|(name, value)| format!("{} = {}", plain(name), plain(value)));
+        facts.add("labels", labels);
         facts.add("size", row.diff_id.map(|_| bytes(row.bytes)));
         facts.add("took", [duration(row.seconds)]);
         facts.add("built", [moment(row.created)]);

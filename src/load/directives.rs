@@ -14,8 +14,6 @@ type Read = fn(&mut Reader, &mut Draft, &Entry);
 pub(super) enum Directive {
     /// It is read.
     Read(Read),
-    /// Part of the language, not built yet.
-    NotYet,
     /// A name kept for later.
     Reserved,
     /// Accepted for the sake of files that have it, without effect.
@@ -27,8 +25,6 @@ pub(super) enum Directive {
 pub enum Support {
     /// Fully.
     Now,
-    /// It is an error until it is built.
-    NotYet,
     /// A name kept for later: an error.
     Reserved,
     /// Accepted with a warning, without effect.
@@ -41,6 +37,12 @@ pub(super) static DIRECTIVES: [(&str, Directive); 33] = [
     ("import", Directive::Read(|reader, draft, entry| super::imports::read(reader, draft, entry, Written::Import))),
     ("overlay_dirs", Directive::Read(super::overlay_dirs::read)),
     ("run", Directive::Read(|reader, draft, entry| draft.run = reader.lines("`run`", &entry.value))),
+    (
+        "generate_labels",
+        Directive::Read(|reader, draft, entry| {
+            draft.generate_labels = reader.lines("`generate_labels`", &entry.value);
+        }),
+    ),
     ("binds", Directive::Read(super::binds::read)),
     ("build_env", Directive::Read(|reader, draft, entry| variables(reader, &mut draft.build_env, entry))),
     ("build_env_passthrough", Directive::Read(super::layer::read_passthrough)),
@@ -73,7 +75,6 @@ pub(super) static DIRECTIVES: [(&str, Directive); 33] = [
     ("network", Directive::Read(super::layer::read_network)),
     ("os", Directive::Read(|reader, draft, entry| draft.os = reader.text("`os`", &entry.value))),
     ("arch", Directive::Read(|reader, draft, entry| draft.arch = reader.text("`arch`", &entry.value))),
-    ("generate_labels", Directive::NotYet),
     ("bom", Directive::Ignored),
     ("caches", Directive::Reserved),
     ("secrets", Directive::Reserved),
@@ -89,7 +90,6 @@ pub fn directives() -> impl Iterator<Item = (&'static str, Support)> {
     DIRECTIVES.iter().map(|(name, directive)| {
         let support = match directive {
             Directive::Read(_) => Support::Now,
-            Directive::NotYet => Support::NotYet,
             Directive::Reserved => Support::Reserved,
             Directive::Ignored => Support::Ignored,
         };

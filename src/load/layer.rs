@@ -29,6 +29,7 @@ pub(super) struct Draft {
     pub imports_span: Option<Range<usize>>,
     pub overlay_dirs: Vec<Import>,
     pub run: Option<String>,
+    pub generate_labels: Option<String>,
     pub binds: Vec<Bind>,
     pub build_env: BTreeMap<String, String>,
     pub build_env_passthrough: Vec<Regex>,
@@ -84,7 +85,6 @@ fn read_directive(reader: &mut Reader, draft: &mut Draft, entry: &Entry) {
     match known {
         Some(_) if blank => {}
         Some(Directive::Read(read)) => read(reader, draft, entry),
-        Some(Directive::NotYet) => reader.error(&entry.key_span, format!("`{name}` is not supported yet")),
         Some(Directive::Reserved) => reader.error(&entry.key_span, format!("`{name}` is known, not supported yet")),
         Some(Directive::Ignored) => {
             let diagnostic = Diagnostic::warning(format!("`{name}` has no effect here"));
@@ -114,6 +114,7 @@ fn finish(reader: &mut Reader, mut draft: Draft, entry: &Entry) -> Option<Layer>
         base: draft.base?,
         imports: draft.overlay_dirs.into_iter().chain(draft.imports).collect(),
         run: draft.run.filter(|script| !script.trim().is_empty()),
+        generate_labels: draft.generate_labels.filter(|script| !script.trim().is_empty()),
         binds: draft.binds,
         build_env: draft.build_env,
         build_env_passthrough: draft.build_env_passthrough,

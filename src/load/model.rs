@@ -44,6 +44,8 @@ pub struct Layer {
     pub imports: Vec<Import>,
     /// The script's lines joined, without the default `#!` line.
     pub run: Option<String>,
+    /// `generate_labels`, as `run`.
+    pub generate_labels: Option<String>,
     /// `binds`, in the order of the file.
     pub binds: Vec<Bind>,
     /// Environment of the run.

@@ -103,6 +103,9 @@ pub enum Job {
     },
     /// Run a script and seal what it changed. Descriptors: log (write), listing (write), one for each bind.
     Run(Box<RunJob>),
+    /// Run a script in a throw-away copy of `parent`; what it leaves in `/stacker/oci-labels` is the answer, `Labels`.
+    /// Descriptors: log (write).
+    Labels(Box<RunJob>),
     /// Run a command in a throw-away copy of a root filesystem. Descriptors: with `terminal` the socket to send it over,
     /// else standard input, output and error; then one for each bind. The answer is `Ended`.
     Shell(Box<ShellJob>),
@@ -267,6 +270,8 @@ pub enum Answer {
     },
     /// How what lies there and what the listing says compare.
     Checked(Checked),
+    /// What a script left as labels, by name.
+    Labels(BTreeMap<String, String>),
     /// Done, nothing to tell.
     Done,
     /// What was tried, and how it went.

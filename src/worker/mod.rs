@@ -8,6 +8,7 @@ mod check;
 mod grab;
 mod hashed;
 mod import;
+mod labels;
 mod lack;
 mod layers;
 pub mod message;
@@ -62,6 +63,7 @@ pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd, setting: 
             worker.import(&parent, &name, &dest, time, &draft, &mut files).map(Answer::Sealed)
         }
         Job::Run(job) => worker.run(*job, &mut files),
+        Job::Labels(job) => worker.labels(*job, &mut files),
         Job::Shell(job) => worker.shell(*job, &mut files),
         Job::Pack { chain, compression } => worker.pack(&chain, compression, &mut files),
         Job::Tree { chain } => worker.store.make_tree(&chain).map(|()| Answer::Done),

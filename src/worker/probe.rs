@@ -68,6 +68,7 @@ impl Worker<'_> {
             draft: &draft.join("run"),
             mounts: &[],
             binds: &[],
+            inside: &[],
             network: Network::Host,
             base: &Stack::default(),
             left: None,

@@ -61,6 +61,7 @@ impl Worker<'_> {
             left: None,
             mounts: &mounts,
             binds,
+            inside: &[],
             network: job.network,
             base,
             streams: sandbox::Streams::Output(output),

@@ -72,6 +72,7 @@ impl Worker<'_> {
             left: left.as_deref(),
             mounts: &mounts,
             binds,
+            inside: &[],
             network: run.network,
             base: &base,
             streams,

@@ -68,6 +68,7 @@ pub fn main(job: &str) -> ExitCode {
         left: None,
         mounts: &job.mounts,
         binds: &[],
+        inside: &[],
         network: job.network,
         base: &base,
         streams: Streams::Output(std::io::stderr().as_fd().try_clone_to_owned().expect("duplicate the output")),

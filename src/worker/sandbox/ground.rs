@@ -85,6 +85,9 @@ impl Ground {
         for path in [&ground.work, &ground.root, &ground.skeleton, &ground.stacker] {
             directory(path).during(format!("create {}", path.display()))?;
         }
+        for name in sandbox.inside {
+            directory(&ground.stacker.join(name)).during(format!("create /stacker/{name}"))?;
+        }
         file(&ground.stacker.join("run"), sandbox.script.as_bytes(), 0o755).during("write the script")?;
         if sandbox.setting.ids == Ids::Single {
             file(&ground.stacker.join(pretend::APT_FILE), pretend::APT_CONFIGURATION, 0o644)

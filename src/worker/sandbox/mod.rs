@@ -65,6 +65,8 @@ pub struct Sandbox<'a> {
     pub mounts: &'a [(String, PathBuf)],
     /// Paths of the host that are shown, each with its descriptor.
     pub binds: &'a [(BindMount, OwnedFd)],
+    /// Names of empty directories in `/stacker`, to be written to.
+    pub inside: &'a [&'a str],
     /// Network mode.
     pub network: Network,
     /// The listings of the base: where its links lead.
