@@ -16,6 +16,7 @@ use crate::holder::Holder;
 use crate::http;
 use crate::images::{self, Export};
 use crate::inputs::{self, Scope};
+use crate::layer_type::{LayerType, Packing};
 use crate::load;
 use crate::pins::{Pin, Pins};
 use crate::progress::{Event, Mode};
@@ -52,6 +53,8 @@ pub struct Request {
     pub metadata_file: Option<PathBuf>,
     /// `--compression`, `--compression-level`.
     pub compression: Compression,
+    /// `--layer-type`.
+    pub layer_types: Vec<LayerType>,
     /// `--max-layer-size`, bytes.
     pub max_layer_size: u64,
     /// `--created`.
@@ -80,6 +83,7 @@ pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     let (database, mut warnings) = Database::open(&request.directories.stacker)?;
     warnings.extend(settle(&request.directories, &database)?);
     holder.expect(database.store(&request.directories.roots)?);
+    let packings = packings(request, &graph, &wanted)?;
     let scope = scope(request, &graph, holder.owners()?)?;
     let inputs = inputs::resolve(&graph, &loaded, &wanted, &scope, &database)?;
     inputs::check_hashes(&graph, &loaded, &wanted, &inputs, &database)?;
@@ -98,13 +102,13 @@ pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     let site = Arc::new(Site::new(&request.directories, holder, pins, inputs, scope, teller.sender()));
     let options = execute::Options {
         jobs: request.jobs,
-        compression: request.compression,
+        packings: packings.clone(),
         texts: loaded.texts.clone(),
         emitted: wanted.iter().copied().filter(|layer| !graph[*layer].layer.build_only).collect(),
     };
     let execution = Execution::new(&graph, wanted, decider, site.clone(), &database, options);
     let signals = tell::Signals::listen(execution.on_signal())?;
-    let export = Export { request, graph: &graph, images: &images, site: &site, settings };
+    let export = Export { request, graph: &graph, images: &images, site: &site, settings, packings: &packings };
     let done = execution.run().and_then(|reports| {
         let made = SystemTime::now();
         let written = images::export(&export, &reports, &database)?;
@@ -161,6 +165,21 @@ fn named(graph: &LayerGraph, what: &What) -> Result<Vec<LayerIndex>> {
 /// Layers and all they need.
 pub fn wanted(graph: &LayerGraph, layers: &[LayerIndex]) -> BTreeSet<LayerIndex> {
     graph.closure(layers).into_iter().collect()
+}
+
+/// How layers become blobs. The tags that this makes must not be those of other layers.
+fn packings(request: &Request, graph: &LayerGraph, wanted: &BTreeSet<LayerIndex>) -> Result<Vec<Packing>> {
+    for layer in wanted.iter().map(|layer| &graph[*layer].layer).filter(|layer| !layer.build_only) {
+        for kind in request.layer_types.iter().filter(|kind| **kind != LayerType::Tar) {
+            let tag = kind.tag(&layer.name);
+            if graph.find(&tag).is_some() {
+                let (name, kind) = (&layer.name, kind.name());
+                let why = format!("with --layer-type {kind} the image of layer {name} is tagged {tag}");
+                return Err(Error::Usage(format!("{why}, but there is a layer of that name")));
+            }
+        }
+    }
+    Packing::of(&request.layer_types, request.compression, &request.directories.stacker.tmp())
 }
 
 fn scope(request: &Request, graph: &LayerGraph, owners: Owners) -> Result<Scope> {

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
-use oci_spec::image::MediaType;
 use rayon::prelude::*;
 
 use crate::build::Request;
@@ -11,13 +10,13 @@ use crate::database::Database;
 use crate::decide::Settings;
 use crate::digest::DiffId;
 use crate::error::{Error, Result};
-use crate::execute::{LayerReport, Site, codec};
+use crate::execute::{LayerReport, Site};
 use crate::export::{self, ExportLayer, ImageState};
 use crate::graph::{LayerGraph, LayerIndex, NodeBase};
+use crate::layer_type::Packing;
 use crate::load::ImageSettings;
 use crate::oci::BaseImage;
 use crate::progress::{Event, LayerStatus};
-use crate::worker::message::Compression;
 
 /// An image in the layout.
 pub use crate::export::Written;
@@ -34,6 +33,8 @@ pub struct Export<'a> {
     pub site: &'a Site,
     /// SOURCE_DATE_EPOCH.
     pub settings: Settings,
+    /// How layers became blobs, each way for another image.
+    pub packings: &'a [Packing],
 }
 
 /// Writes and tags the image of every emitted layer that is done; other tags stay.
@@ -52,23 +53,32 @@ pub fn export(
         return Ok(vec![]);
     }
     let layout = export::Export::open(&export.request.directories.oci)?;
-    let composer = Composer::new(export, reports, database)?;
-    let compose = |layer: &LayerIndex| Ok((export.graph[*layer].layer.name.clone(), composer.state(*layer)?));
-    let images = emitted.par_iter().map(compose).collect::<Result<Vec<_>>>()?;
-    for (name, image) in &images {
-        for warning in image.warnings(name) {
+    let mut composers = Vec::new();
+    for packing in export.packings {
+        composers.push(Composer::new(export, packing, reports, database)?);
+    }
+    let tags: Vec<(LayerIndex, &Composer)> =
+        emitted.iter().flat_map(|layer| composers.iter().map(|composer| (*layer, composer))).collect();
+    let compose = |(layer, composer): &(LayerIndex, &Composer)| {
+        let tag = composer.packing.kind().tag(&export.graph[*layer].layer.name);
+        Ok((tag, composer.state(*layer)?))
+    };
+    let images = tags.par_iter().map(compose).collect::<Result<Vec<_>>>()?;
+    for (tag, image) in &images {
+        for warning in image.warnings(tag) {
             export.site.tell(Event::Warning(warning));
         }
     }
-    images.par_iter().try_for_each(|(name, image)| layout.put_image(image, name))?;
-    layout.commit(&images.into_iter().map(|(name, _)| name).collect::<Vec<_>>())
+    images.par_iter().try_for_each(|(tag, image)| layout.put_image(image, tag))?;
+    layout.commit(&images.into_iter().map(|(tag, _)| tag).collect::<Vec<_>>())
 }
 
-/// Composes images, on several threads.
+/// Composes images of one kind, on several threads.
 struct Composer<'a> {
     export: &'a Export<'a>,
+    packing: &'a Packing,
     reports: &'a BTreeMap<LayerIndex, LayerReport>,
-    /// Each own layer that has a blob.
+    /// Each layer that has a blob in the store.
     layers: HashMap<DiffId, ExportLayer>,
     /// By layer index, as far as they are composed.
     states: Vec<OnceLock<Arc<ImageState>>>,
@@ -78,21 +88,27 @@ impl<'a> Composer<'a> {
     /// Looks up every blob; composing asks the database no more.
     fn new(
         export: &'a Export,
+        packing: &'a Packing,
         reports: &'a BTreeMap<LayerIndex, LayerReport>,
         database: &Database,
     ) -> Result<Composer<'a>> {
         let mut layers = HashMap::new();
         database.begin_reading()?;
-        for diff_id in reports.values().flat_map(|report| &report.own) {
+        let from_store = |report: &'a LayerReport| match packing {
+            Packing::Tar(_) => &report.own,
+            // Those of base images too.
+            Packing::FileSystem(_) => &report.chain.0,
+        };
+        for diff_id in reports.values().flat_map(from_store) {
             if !layers.contains_key(diff_id)
-                && let Some(layer) = layer(export, diff_id, database)?
+                && let Some(layer) = layer(export, packing, diff_id, database)?
             {
                 layers.insert(*diff_id, layer);
             }
         }
         database.end_reading()?;
         let states = (0..export.graph.len()).map(|_| OnceLock::new()).collect();
-        Ok(Composer { export, reports, layers, states })
+        Ok(Composer { export, packing, reports, layers, states })
     }
 
     /// The image of a layer; of a `build_only` layer, what it hands on.
@@ -103,14 +119,13 @@ impl<'a> Composer<'a> {
         let node = &self.export.graph[layer];
         let base = match &node.base {
             NodeBase::Built(base) => self.state(*base)?,
-            NodeBase::Oci { .. } => Arc::new(ImageState::from_base(&self.export.images[&layer])),
+            NodeBase::Oci { .. } => Arc::new(self.base(&self.export.images[&layer])?),
             NodeBase::Tar(_) | NodeBase::LayerTar { .. } | NodeBase::Scratch => {
                 Arc::new(ImageState::scratch(&node.layer.platform))
             }
         };
         let report = &self.reports[&layer];
-        let own = |diff_id| self.layers.get(diff_id).cloned().ok_or_else(|| no_blob(diff_id));
-        let own = report.own.iter().map(own).collect::<Result<Vec<_>>>()?;
+        let own = report.own.iter().map(|diff_id| self.layer(diff_id)).collect::<Result<Vec<_>>>()?;
         let created = self.export.request.created.or(self.export.settings.source_date_epoch).or(report.time);
         let name = &node.layer.name;
         let state = match node.layer.build_only {
@@ -119,6 +134,22 @@ impl<'a> Composer<'a> {
         };
         // Where two threads composed the same, the first one's stays.
         Ok(self.states[layer.0].get_or_init(|| Arc::new(state)).clone())
+    }
+
+    /// A base image: its tars as they are, or what was made of them.
+    fn base(&self, image: &BaseImage) -> Result<ImageState> {
+        let state = ImageState::from_base(image);
+        match self.packing {
+            Packing::Tar(_) => Ok(state),
+            Packing::FileSystem(_) => {
+                let layers = image.layers.iter().map(|layer| self.layer(&layer.diff_id)).collect::<Result<_>>()?;
+                Ok(state.of_layers(layers))
+            }
+        }
+    }
+
+    fn layer(&self, diff_id: &DiffId) -> Result<ExportLayer> {
+        self.layers.get(diff_id).cloned().ok_or_else(|| no_blob(diff_id))
     }
 }
 
@@ -133,14 +164,9 @@ fn no_blob(diff_id: &DiffId) -> Error {
     Error::Machine(format!("layer {diff_id} has no blob"))
 }
 
-fn layer(export: &Export, diff_id: &DiffId, database: &Database) -> Result<Option<ExportLayer>> {
-    let compression = export.request.compression;
-    let Some((blob, size)) = database.blob(diff_id, &codec(compression))? else { return Ok(None) };
-    let media_type = match compression {
-        Compression::Gzip(_) => MediaType::ImageLayerGzip,
-        Compression::Zstd(_) => MediaType::ImageLayerZstd,
-        Compression::None => MediaType::ImageLayer,
-    };
+fn layer(export: &Export, packing: &Packing, diff_id: &DiffId, database: &Database) -> Result<Option<ExportLayer>> {
+    let Some((blob, size)) = database.blob(diff_id, &packing.codec())? else { return Ok(None) };
+    let (diff_id, media_type) = (packing.diff_id(diff_id, &blob), packing.media_type());
     let source = export.site.stacker.blob(&blob);
-    Ok(Some(ExportLayer { diff_id: *diff_id, blob, size, media_type, source, created_by: None }))
+    Ok(Some(ExportLayer { diff_id, blob, size, media_type, source, created_by: None }))
 }

@@ -26,6 +26,7 @@ pub mod http;
 pub mod images;
 pub mod inputs;
 pub mod inspect;
+pub mod layer_type;
 pub mod listing;
 pub mod load;
 pub mod need;

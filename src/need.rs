@@ -30,11 +30,15 @@ pub enum Need {
     NetworkHelper,
     /// Programs of other processors can run.
     Binfmt,
+    /// A program that makes squashfs file systems.
+    Squashfs,
+    /// A program that makes EROFS file systems.
+    Erofs,
 }
 
 impl Need {
     /// All, in the order in which they are looked at.
-    pub const ALL: [Need; 11] = [
+    pub const ALL: [Need; 13] = [
         Need::UserNamespace,
         Need::Newuidmap,
         Need::Ids,
@@ -46,6 +50,8 @@ impl Need {
         Need::Space,
         Need::NetworkHelper,
         Need::Binfmt,
+        Need::Squashfs,
+        Need::Erofs,
     ];
 
     /// A word that does not change.
@@ -62,6 +68,8 @@ impl Need {
             Need::Space => "space",
             Need::NetworkHelper => "network-helper",
             Need::Binfmt => "binfmt",
+            Need::Squashfs => "squashfs",
+            Need::Erofs => "erofs",
         }
     }
 
@@ -79,6 +87,8 @@ impl Need {
             Need::Space => "layers, their compressed copies and what a `run` writes",
             Need::NetworkHelper => "nothing yet: a `run` has the host's network or none",
             Need::Binfmt => "a `run` in an image for another processor",
+            Need::Squashfs => "images of squashfs layers (--layer-type squashfs)",
+            Need::Erofs => "images of EROFS layers (--layer-type erofs)",
         }
     }
 
@@ -105,6 +115,8 @@ impl Need {
             }
             Need::Space => "stacker gc --older-than 30d frees some; --stacker-dir DIR is for another disk".to_owned(),
             Need::NetworkHelper => "apt-get install passt".to_owned(),
+            Need::Squashfs => "apt-get install squashfs-tools".to_owned(),
+            Need::Erofs => "apt-get install erofs-utils".to_owned(),
             Need::Binfmt => {
                 "apt-get install qemu-user-static binfmt-support (in a container: where its kernel runs, on the host)"
                     .to_owned()

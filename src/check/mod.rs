@@ -11,9 +11,10 @@ use crate::binfmt;
 use crate::cli::options::Directories;
 use crate::error::{At, Error, Result};
 use crate::holder::{Fallback, Holder, IDS, Tier, find_program};
+use crate::layer_type::{LayerType, Packing};
 use crate::place::{RootsDir, StackerDir};
 use crate::sys::btrfs as ioctl;
-use crate::worker::message::{Answer, Job, Probed};
+use crate::worker::message::{Answer, Compression, Job, Probed};
 
 use crate::need::Need;
 pub use show::Report;
@@ -37,6 +38,8 @@ pub fn check(directories: &Directories, wanted: Option<Tier>) -> Result<Report> 
     report.add_probed(space(directories)?);
     report.add_probed(network_helper());
     report.add_probed(binfmt());
+    report.add_probed(layer_type(Need::Squashfs, LayerType::Squashfs));
+    report.add_probed(layer_type(Need::Erofs, LayerType::Erofs));
     Ok(report)
 }
 
@@ -160,6 +163,15 @@ fn binfmt() -> Probed {
         Some(archs) => (true, archs.join(", ")),
     };
     Probed { need, ok, found }
+}
+
+/// Whether layers can be made file systems of a kind.
+fn layer_type(need: Need, kind: LayerType) -> Probed {
+    match Packing::of(&[kind], Compression::None, &std::env::temp_dir()) {
+        Ok(found) => Probed { need, ok: true, found: found.iter().map(Packing::codec).collect() },
+        Err(Error::Lacking(_, found)) => Probed { need, ok: false, found },
+        Err(error) => Probed { need, ok: false, found: error.to_string() },
+    }
 }
 
 fn show(path: impl AsRef<Path>) -> String {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::layer_type::LayerType;
 use crate::progress::Mode;
 
 /// `stacker build`.
@@ -73,9 +74,12 @@ pub struct BuildOptions {
     /// Write a JSON description of what was built
     #[arg(long, value_name = "FILE")]
     pub metadata_file: Option<PathBuf>,
-    /// Compression of the layers that are built here
+    /// Compression of the tars that are built here
     #[arg(long, value_name = "CODEC", default_value = "gzip")]
     pub compression: Codec,
+    /// What the layers of images are; given several times, or as a list, each gives an image of its own
+    #[arg(long, value_name = "TYPE", value_delimiter = ',', default_value = "tar", action = clap::ArgAction::Append)]
+    pub layer_type: Vec<LayerType>,
     /// Level of the compression (gzip 1-9, zstd 1-19)
     #[arg(long, value_name = "N")]
     pub compression_level: Option<i32>,

@@ -199,6 +199,7 @@ fn request(
         },
         metadata_file: arguments.metadata_file,
         compression: compression(arguments.compression, arguments.compression_level)?,
+        layer_types: arguments.layer_type,
         max_layer_size: arguments.max_layer_size.as_u64(),
         created: arguments.created.as_deref().map(time).transpose()?,
         after_failure: match arguments.on_run_failure {

@@ -82,8 +82,21 @@ impl Database {
             self.in_transaction(|transaction| {
                 transaction.execute("DELETE FROM base WHERE chain = ?1", params![base.id().0]).map(drop)
             })?;
+            self.forget_blobs(&base)?;
         }
         Ok(())
+    }
+
+    /// Forgets the blobs (file systems) of a base image's layers that nothing else has.
+    fn forget_blobs(&self, base: &Chain) -> Result<()> {
+        let (_, others) = self.base_layers()?;
+        self.in_transaction(|transaction| {
+            let mut statement = transaction.prepare_cached(
+                "DELETE FROM blob WHERE diff_id = ?1 AND NOT EXISTS (SELECT 1 FROM result WHERE diff_id = ?1)",
+            )?;
+            let mut gone = base.0.iter().filter(|diff_id| !others.contains(diff_id));
+            gone.try_for_each(|diff_id| statement.execute([diff_id.0]).map(drop))
+        })
     }
 
     /// Every stack and every layer that a result or a base image stands for.

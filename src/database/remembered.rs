@@ -75,13 +75,25 @@ impl Database {
         }
     }
 
-    /// The blob that a layer becomes with a codec (`gzip-6/1`: name, level, version of the encoder), and its size.
+    /// The blob that a layer becomes with a codec ([`Packing::codec`]), and its size.
+    ///
+    /// [`Packing::codec`]: crate::layer_type::Packing::codec
     pub fn blob(&self, diff_id: &DiffId, codec: &str) -> Result<Option<(BlobDigest, u64)>> {
         self.query(|connection| {
             let mut statement =
                 connection.prepare_cached("SELECT blob, size FROM blob WHERE diff_id = ?1 AND codec = ?2")?;
             let read = |row: &rusqlite::Row| Ok((BlobDigest(row.get(0)?), row.get::<_, i64>(1)? as u64));
             statement.query_row(params![diff_id.0, codec], read).optional()
+        })
+    }
+
+    /// Every blob from which a layer can be unpacked: those that are no file systems.
+    pub fn tars(&self, diff_id: &DiffId) -> Result<Vec<BlobDigest>> {
+        self.query(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT blob FROM blob WHERE diff_id = ?1 AND codec NOT LIKE 'squashfs%' AND codec NOT LIKE 'erofs%'",
+            )?;
+            statement.query_map([diff_id.0], |row| Ok(BlobDigest(row.get(0)?)))?.collect()
         })
     }
 

@@ -27,13 +27,13 @@ use crate::digest::{BlobDigest, Chain, DiffId, Key};
 use crate::error::{Error, Result};
 use crate::graph::{LayerGraph, LayerIndex};
 use crate::holder::Tier;
+use crate::layer_type::Packing;
 use crate::progress::{Event, LayerStatus};
-use crate::worker::message::{Compression, Sealed};
+use crate::worker::message::Sealed;
 
 pub use binds::hand_over;
 use committer::Committer;
 pub use look::{Looked, View};
-pub use pack::codec;
 pub use site::{BlobPlace, Learned, Lost, Site, layer_info};
 use step::StepEnd;
 pub use step::{FAILED as FAILED_DRAFT, failed_draft};
@@ -43,7 +43,7 @@ enum Message {
     Answered(Question, Result<(Answer, Learned), Lost>),
     Claimed(Box<Run>, Result<Claim>),
     Stepped { run: Box<Run>, claim: Claim, end: Result<(StepEnd, Learned)>, seconds: f64 },
-    Packed { chain: Chain, end: Result<(BlobDigest, u64), Lost> },
+    Packed { chain: Chain, packing: Packing, end: Result<(BlobDigest, u64), Lost> },
     Committed(Unsynced, Result<()>),
     Signal(i32),
 }
@@ -52,8 +52,8 @@ enum Message {
 pub struct Options {
     /// Steps and compressions at a time.
     pub jobs: usize,
-    /// For blobs of own layers.
-    pub compression: Compression,
+    /// How layers of images become blobs, each way for another image.
+    pub packings: Vec<Packing>,
     /// Layers that get a tag.
     pub emitted: BTreeSet<LayerIndex>,
     /// The stackerfiles, for places in messages.
@@ -104,10 +104,10 @@ pub struct Execution<'a> {
     busy: usize,
     /// Claimed after a wait.
     resumed: VecDeque<(Box<Run>, Claim)>,
-    packs: VecDeque<Chain>,
-    packing: HashSet<DiffId>,
+    packs: VecDeque<(Chain, Packing)>,
+    packing: HashSet<(DiffId, Packing)>,
     /// Layers that were seen to have their blob.
-    packed: HashSet<DiffId>,
+    packed: HashSet<(DiffId, Packing)>,
     seconds: BTreeMap<LayerIndex, f64>,
     /// What labels came out as.
     labels: HashMap<Key, BTreeMap<String, String>>,
@@ -207,8 +207,8 @@ impl<'a> Execution<'a> {
                     self.start(run, claim)?;
                 } else if let Some(run) = self.decider.next_run() {
                     self.claim(Box::new(run))?;
-                } else if let Some(chain) = self.packs.pop_front() {
-                    self.start_pack(chain)?;
+                } else if let Some((chain, packing)) = self.packs.pop_front() {
+                    self.start_pack(chain, packing)?;
                 } else {
                     break;
                 }
@@ -237,9 +237,9 @@ impl<'a> Execution<'a> {
                 drop(claim);
                 taken
             }
-            Message::Packed { chain, end } => {
+            Message::Packed { chain, packing, end } => {
                 self.busy -= 1;
-                self.packed(chain, end)
+                self.packed(chain, packing, end)
             }
             Message::Committed(unsynced, end) => self.committed(&unsynced, end),
             Message::Signal(signal) => {

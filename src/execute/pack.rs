@@ -1,30 +1,39 @@
-//! Blobs: which layers of the emitted images must be compressed, and what came of it.
+//! Blobs: which layers of the emitted images must be packed, and what came of it.
 
 use std::collections::HashSet;
 
 use crate::digest::{BlobDigest, Chain, DiffId};
 use crate::error::Result;
 use crate::graph::{LayerIndex, NodeBase};
-use crate::worker::message::Compression;
+use crate::layer_type::Packing;
 
 use super::site::Lost;
 use super::{Execution, Message};
 
 impl Execution<'_> {
-    /// Compresses the layers of an emitted image that have no blob yet.
+    /// Packs the layers of an emitted image that have no blob yet, in each way.
     pub(super) fn want_blobs(&mut self, layer: LayerIndex) -> Result<()> {
+        for packing in self.options.packings.clone() {
+            self.want_blobs_of(layer, &packing)?;
+        }
+        Ok(())
+    }
+
+    fn want_blobs_of(&mut self, layer: LayerIndex, packing: &Packing) -> Result<()> {
         let chain = self.decider.chain(layer).0.clone();
         let own = self.own(layer);
         for end in 1..=chain.0.len() {
             let diff_id = chain.0[end - 1];
-            // The blob of a base image's layer lies in its layout.
-            if !own.contains(&diff_id) || self.packed.contains(&diff_id) {
+            let this = (diff_id, packing.clone());
+            // The tar of a base image's layer lies in its layout.
+            let needed = own.contains(&diff_id) || matches!(packing, Packing::FileSystem(_));
+            if !needed || self.packed.contains(&this) {
                 continue;
             }
-            if self.blob(&diff_id)?.is_some() {
-                self.packed.insert(diff_id);
-            } else if self.packing.insert(diff_id) {
-                self.packs.push_back(Chain(chain.0[..end].to_vec()));
+            if self.blob(&diff_id, packing)?.is_some() {
+                self.packed.insert(this);
+            } else if self.packing.insert(this) {
+                self.packs.push_back((Chain(chain.0[..end].to_vec()), packing.clone()));
             }
         }
         Ok(())
@@ -44,29 +53,35 @@ impl Execution<'_> {
         own
     }
 
-    /// The blob of an own layer in the wanted compression, where the store holds it.
-    pub(super) fn blob(&self, diff_id: &DiffId) -> Result<Option<(BlobDigest, u64)>> {
-        let known = self.database.blob(diff_id, &codec(self.options.compression))?;
+    /// The blob of a layer as it is wanted, where the store holds it.
+    pub(super) fn blob(&self, diff_id: &DiffId, packing: &Packing) -> Result<Option<(BlobDigest, u64)>> {
+        let known = self.database.blob(diff_id, &packing.codec())?;
         Ok(known.filter(|(digest, _)| self.site.stacker.blob(digest).exists()))
     }
 
-    pub(super) fn start_pack(&mut self, chain: Chain) -> Result<()> {
+    pub(super) fn start_pack(&mut self, chain: Chain, packing: Packing) -> Result<()> {
         let blobs = self.blobs(&chain)?;
-        let (site, sender, compression) = (self.site.clone(), self.sender.clone(), self.options.compression);
+        let (site, sender) = (self.site.clone(), self.sender.clone());
         self.busy += 1;
         std::thread::spawn(move || {
-            let end = site.pack(&chain, compression, &blobs);
-            drop(sender.send(Message::Packed { chain, end }));
+            let end = site.pack(&chain, &packing, &blobs);
+            drop(sender.send(Message::Packed { chain, packing, end }));
         });
         Ok(())
     }
 
-    pub(super) fn packed(&mut self, chain: Chain, end: Result<(BlobDigest, u64), Lost>) -> Result<()> {
+    pub(super) fn packed(
+        &mut self,
+        chain: Chain,
+        packing: Packing,
+        end: Result<(BlobDigest, u64), Lost>,
+    ) -> Result<()> {
         let Some(&diff_id) = chain.0.last() else { return Ok(()) };
-        self.packing.remove(&diff_id);
+        let codec = packing.codec();
+        self.packing.remove(&(diff_id, packing));
         match end {
             Ok((blob, size)) => {
-                self.database.put_blob(&diff_id, &codec(self.options.compression), &blob, size)?;
+                self.database.put_blob(&diff_id, &codec, &blob, size)?;
                 self.recorded();
             }
             Err(Lost::Error(error)) => {
@@ -75,15 +90,5 @@ impl Execution<'_> {
             Err(Lost::Evicted(id)) => self.evicted(id, |_| ())?,
         }
         Ok(())
-    }
-}
-
-/// How a blob's compression is named in the database: codec, level, encoder version.
-pub fn codec(compression: Compression) -> String {
-    let version = crate::compress::ENCODER_VERSION;
-    match compression {
-        Compression::Gzip(level) => format!("gzip-{level}/{version}"),
-        Compression::Zstd(level) => format!("zstd-{level}/{version}"),
-        Compression::None => format!("none/{version}"),
     }
 }

@@ -21,13 +21,16 @@ use crate::digest::{BlobDigest, Chain, ChainId, DiffId, Key, TreeDigest};
 use crate::error::{At, Error, Result};
 use crate::holder::{Holder, Ready};
 use crate::inputs::{Inputs, PROXY_VARIABLES, Scope};
+use crate::layer_type::{LayerType, Maker, Packing};
 use crate::listing::{Listing, Stack};
 use crate::oci::BaseLayer;
 use crate::pins::{Pin, Pins};
 use crate::place::{self, RootsDir, StackerDir};
 use crate::progress::Event;
 use crate::resolve::{Bound, HostPath, HostTree, Owners};
+use crate::seal::tar::Told;
 use crate::store;
+use crate::worker::hashed::Hashed;
 use crate::worker::message::{Answer, Compression, Failure, Job, Sealed};
 
 /// Shared by the deciding thread and the threads that do the steps.
@@ -167,7 +170,7 @@ impl Site {
             if self.roots.delta(&id).exists() && self.stacker.listing(&diff_id).exists() {
                 continue;
             }
-            for digest in database.blobs(&diff_id)? {
+            for digest in database.tars(&diff_id)? {
                 let path = self.stacker.blob(&digest);
                 if path.exists() {
                     blobs.insert(diff_id, BlobPlace { path, digest });
@@ -427,6 +430,18 @@ impl Site {
     pub fn pack(
         &self,
         chain: &Chain,
+        packing: &Packing,
+        blobs: &HashMap<DiffId, BlobPlace>,
+    ) -> Result<(BlobDigest, u64), Lost> {
+        match packing {
+            Packing::Tar(compression) => self.pack_tar(chain, *compression, blobs),
+            Packing::FileSystem(maker) => self.pack_file_system(chain, maker, blobs),
+        }
+    }
+
+    fn pack_tar(
+        &self,
+        chain: &Chain,
         compression: Compression,
         blobs: &HashMap<DiffId, BlobPlace>,
     ) -> Result<(BlobDigest, u64), Lost> {
@@ -436,19 +451,74 @@ impl Site {
         let job = Job::Pack { chain: chain.clone(), compression };
         match self.job(job, vec![output.into()])? {
             Answer::Packed { blob, size, diff_id } if chain.0.last() == Some(&diff_id) => {
-                let path = self.stacker.blob(&blob);
-                readable_by_workers(tmp.path())?;
-                tmp.persist(&path).map_err(|error| error.error).at("rename", &path)?;
-                CommitPoint::BlobNamed.reached();
+                self.keep_blob(tmp, &blob)?;
                 Ok((blob, size))
             }
             // The delta is not what its listing says: build it again rather than export it.
             Answer::Packed { .. } => {
-                self.remove(vec![crate::place::delta(&chain.id()).to_string_lossy().into_owned()])?;
+                self.remove(vec![place::delta(&chain.id()).to_string_lossy().into_owned()])?;
                 Err(Lost::Evicted(chain.id()))
             }
             other => Err(Lost::Error(Error::Machine(format!("a worker answered out of turn: {other:?}")))),
         }
+    }
+
+    fn keep_blob(&self, tmp: tempfile::NamedTempFile, blob: &BlobDigest) -> Result<()> {
+        let path = self.stacker.blob(blob);
+        readable_by_workers(tmp.path())?;
+        tmp.persist(&path).map_err(|error| error.error).at("rename", &path)?;
+        CommitPoint::BlobNamed.reached();
+        Ok(())
+    }
+
+    /// The tar from which a file system is made.
+    fn archive(
+        &self,
+        chain: &Chain,
+        kind: LayerType,
+        blobs: &HashMap<DiffId, BlobPlace>,
+    ) -> Result<(tempfile::NamedTempFile, Told), Lost> {
+        self.have_delta(chain, blobs)?;
+        let tar = self.tmp_file()?;
+        let output = tar.as_file().try_clone().at("duplicate", tar.path())?;
+        match self.job(Job::Archive { chain: chain.clone(), kind }, vec![output.into()])? {
+            Answer::Archived(told) => Ok((tar, told)),
+            other => Err(Error::Machine(format!("a worker answered out of turn: {other:?}")).into()),
+        }
+    }
+
+    /// The same as a file system, also of a layer of a base image.
+    fn pack_file_system(
+        &self,
+        chain: &Chain,
+        maker: &Maker,
+        blobs: &HashMap<DiffId, BlobPlace>,
+    ) -> Result<(BlobDigest, u64), Lost> {
+        // A layer is unpacked upon the listings beneath it.
+        self.have_listings(chain, blobs)?;
+        let (mut tar, mut told) = self.archive(chain, maker.kind(), blobs)?;
+        if told.damaged.is_some() {
+            // The delta is not what its listing says: make it again rather than export it.
+            self.remove(vec![place::delta(&chain.id()).to_string_lossy().into_owned()])?;
+            (tar, told) = self.archive(chain, maker.kind(), blobs)?;
+        }
+        if told.damaged.is_some() {
+            return Err(Lost::Evicted(chain.id()));
+        }
+        if let Some(first) = told.lost.first() {
+            let (count, kind) = (told.lost.len(), maker.kind().name());
+            self.tell(Event::Warning(format!(
+                "{count} attributes of files that {kind} cannot hold are not in the image (the first is {first})"
+            )));
+        }
+        let tmp = self.tmp_file()?;
+        maker.make(File::open(tar.path()).at("open", tar.path())?, &told.root, tmp.path())?;
+        // The program may have made the file anew.
+        let mut made = Hashed::new(File::open(tmp.path()).at("open", tmp.path())?);
+        std::io::copy(&mut made, &mut std::io::sink()).at("read", tmp.path())?;
+        let (digest, size) = made.finish();
+        self.keep_blob(tmp, &BlobDigest(digest))?;
+        Ok((BlobDigest(digest), size))
     }
 
     /// Tells the renderer; it outlives the build, and if it has gone there is nobody to tell.

@@ -21,7 +21,7 @@ pub const MAX_LAYERS: usize = 100;
 /// One layer of an image with its blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExportLayer {
-    /// sha256 of the uncompressed tar.
+    /// sha256 of the uncompressed tar; of a file system, of its blob.
     pub diff_id: DiffId,
     /// sha256 of the compressed bytes.
     pub blob: BlobDigest,
@@ -86,6 +86,13 @@ impl ImageState {
             layers: layers.collect(),
             platform: base.platform.clone(),
         }
+    }
+
+    /// The same image of other layers: each in the place of one of its own.
+    pub fn of_layers(&self, layers: Vec<ExportLayer>) -> ImageState {
+        let history = whole_history(&self.config, layers.len());
+        let diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
+        ImageState { config: config_of_layers(&self.config, Layers { diff_ids, history }), layers, ..self.clone() }
     }
 
     /// The image of the layer `name` on top of this one. `created` is in seconds since 1970; `None` keeps the base's.

@@ -10,6 +10,7 @@ use super::{ImageConfiguration, layer_media_type};
 use crate::action::Platform;
 use crate::digest::{BlobDigest, Chain, DiffId};
 use crate::error::{At, Error, Result};
+use crate::layer_type::LayerType;
 use crate::regular;
 
 /// An image that layers build on.
@@ -55,6 +56,20 @@ impl BaseImage {
         Chain(self.layers.iter().map(|layer| layer.diff_id).collect())
     }
 
+    /// A base must be made of tars: nothing is unpacked of file systems, which are to be mounted.
+    pub(super) fn must_be_of_tars(self, root: &Path) -> Result<BaseImage> {
+        for layer in &self.layers {
+            if let Some(kind) = LayerType::of_file_system(&layer.descriptor.media_type) {
+                let (root, kind, digest) = (root.display(), kind.name(), layer.descriptor.digest);
+                return Err(Error::Build(format!(
+                    "OCI layout {root}: layer {digest} is a {kind} file system, which cannot be built upon: take the image \
+                     of tars (the tag without -{kind}, made with --layer-type tar)"
+                )));
+            }
+        }
+        Ok(self)
+    }
+
     /// Reads manifest and config of the image that `descriptor` names in the layout at `root`.
     pub(super) fn read(root: &Path, descriptor: &Descriptor) -> Result<BaseImage> {
         let manifest = read_manifest(root, descriptor)?;
@@ -89,6 +104,7 @@ impl BaseLayer {
         let path = blob_path(root, &digest);
         let wrong = |why: String| Error::Build(format!("OCI layout {}: layer {digest} {why}", root.display()));
         let media_type = layer_media_type(descriptor.media_type())
+            .or_else(|| LayerType::of_file_system(descriptor.media_type()).map(|_| descriptor.media_type().clone()))
             .ok_or_else(|| wrong(format!("has media type {}, which is no layer tar", descriptor.media_type())))?;
         match regular::open(&path).and_then(|file| file.map(|file| file.metadata()).transpose()) {
             Ok(None) => return Err(wrong(format!("is damaged: {} is not a file", path.display()))),

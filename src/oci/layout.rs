@@ -83,7 +83,7 @@ impl Layout {
             let its = self.platform_of(&found)?;
             // Images made from nothing but data often name no platform: those fit everywhere.
             if &its == platform || (its.os.is_empty() && its.arch.is_empty()) {
-                let image = BaseImage::read(&self.path, &found.descriptor)?;
+                let image = BaseImage::read(&self.path, &found.descriptor)?.must_be_of_tars(&self.path)?;
                 return Ok(BaseImage { platform: platform.clone(), ..image });
             }
             others.push(its);

@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use tar::{EntryType, Header};
 
 use super::delta::Delta;
+use crate::digest::ContentDigest;
 use crate::error::At;
+use crate::layer_type::LayerType;
 use crate::listing::{Entry, Kind, Listing, Time};
 use crate::text::escape;
 use crate::{Error, Result};
@@ -24,7 +27,7 @@ const MAX_ID: u64 = 0o777_7777;
 /// an error.
 pub fn write(listing: &Listing, delta: &Path, out: impl Write) -> Result<u64> {
     let files = Delta::open(delta).at("open", delta)?;
-    let mut tar = Tar { out, length: 0, buffer: vec![0; 1 << 17] };
+    let mut tar = Tar { out, length: 0, buffer: vec![0; 1 << 17], nine_digits: false };
     for entry in listing.entries() {
         let entry = entry?;
         let failed = |source| Error::Io { doing: "archive", path: super::delta::within(delta, &entry.path), source };
@@ -40,10 +43,102 @@ pub fn write(listing: &Listing, delta: &Path, out: impl Write) -> Result<u64> {
     Ok(tar.length)
 }
 
+/// What a tar for a file system could not take along, or says beside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// The root directory, of which not every program reads in the tar.
+    pub root: RootLooks,
+    /// `/path: attribute`, of attributes that the file system cannot hold.
+    pub lost: Vec<String>,
+    /// A file that does not hold what is listed.
+    pub damaged: Option<String>,
+}
+
+/// Looks of a root directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootLooks {
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Time, since 1970.
+    pub seconds: i64,
+}
+
+/// Writes the tar from which a file system of the type `kind` is made. What is removed stands in it as overlayfs marks it
+/// for root: a device 0:0, and `trusted.overlay.opaque`. Contents are compared with the listing, since no digest of the
+/// whole is known beforehand.
+pub fn write_for(kind: LayerType, listing: &Listing, delta: &Path, out: impl Write) -> Result<Told> {
+    let files = Delta::open(delta).at("open", delta)?;
+    let mut tar = Tar { out, length: 0, buffer: vec![0; 1 << 17], nine_digits: true };
+    let mut told = Told::default();
+    for entry in listing.entries() {
+        let entry = for_overlay(entry?, kind, &mut told);
+        let failed = |source| Error::Io { doing: "archive", path: super::delta::within(delta, &entry.path), source };
+        // mksquashfs ignores it, and says so as of an error.
+        if entry.path.is_empty() && kind == LayerType::Squashfs {
+            continue;
+        }
+        if let Kind::File { size, content } = entry.kind {
+            tar.file(&entry, size, content, &files, &mut told).map_err(failed)?;
+        } else if entry.kind == Kind::Whiteout {
+            tar.device(&entry).map_err(failed)?;
+        } else {
+            tar.entry(&entry, &files).map_err(failed)?;
+        }
+    }
+    tar.put(&[0; 2 * BLOCK]).and_then(|()| tar.out.flush()).at("write", "the end of a layer tar")?;
+    Ok(told)
+}
+
+/// An entry as a file system can have it, and overlayfs wants it.
+fn for_overlay(mut entry: Entry, kind: LayerType, told: &mut Told) -> Entry {
+    let seconds = entry.mtime.seconds.clamp(0, u32::MAX.into());
+    if seconds != entry.mtime.seconds || kind == LayerType::Squashfs {
+        entry.mtime = Time::from_seconds(seconds);
+    }
+    let path = escape(&entry.path);
+    // `=` ends the name in a tar.
+    entry.xattrs.retain(|name, _| {
+        let held = kind.holds_attribute(name) && !name.contains(&b'=');
+        if !held {
+            told.lost.push(format!("/{path}: {}", escape(name)));
+        }
+        held
+    });
+    if let Kind::Directory { opaque } = &mut entry.kind
+        && std::mem::take(opaque)
+    {
+        entry.xattrs.insert(b"trusted.overlay.opaque".to_vec(), b"y".to_vec());
+    }
+    if entry.path.is_empty() {
+        told.root = RootLooks { mode: entry.mode, uid: entry.uid, gid: entry.gid, seconds };
+        if kind == LayerType::Squashfs {
+            told.lost.extend(entry.xattrs.keys().map(|name| format!("/: {}", escape(name))));
+        }
+    }
+    entry
+}
+
 struct Tar<W> {
     out: W,
     length: u64,
     buffer: Vec<u8>,
+    /// Fractions of seconds end in zeros: mkfs.erofs takes the digits that there are for nanoseconds.
+    nine_digits: bool,
+}
+
+/// Hashes what it reads.
+struct Hashing<R>(R, blake3::Hasher);
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.read(buffer)?;
+        self.1.update(&buffer[..count]);
+        Ok(count)
+    }
 }
 
 /// What a header and its PAX records say.
@@ -56,6 +151,30 @@ struct Member<'a> {
 }
 
 impl<W: Write> Tar<W> {
+    fn file(
+        &mut self,
+        entry: &Entry,
+        size: u64,
+        content: ContentDigest,
+        files: &Delta,
+        told: &mut Told,
+    ) -> io::Result<()> {
+        self.header(&Member { path: entry.path.clone(), link: b"", kind: EntryType::Regular, size, entry })?;
+        let mut file = Hashing(files.file(&entry.path)?, blake3::Hasher::new());
+        self.content(&mut file, size)?;
+        if file.1.finalize().as_bytes() != &content.0 {
+            told.damaged = Some(escape(&entry.path));
+        }
+        Ok(())
+    }
+
+    /// A character device 0:0 in the place of what is removed.
+    fn device(&mut self, of: &Entry) -> io::Result<()> {
+        let plain = Entry { mode: 0, uid: 0, gid: 0, xattrs: BTreeMap::new(), ..of.clone() };
+        let path = of.path.clone();
+        self.header(&Member { path, link: b"", kind: EntryType::Char, size: 0, entry: &plain })
+    }
+
     fn entry(&mut self, entry: &Entry, files: &Delta) -> io::Result<()> {
         let member = |path, kind, link, size| Member { path, link, kind, size, entry };
         let path = entry.path.clone();
@@ -92,6 +211,10 @@ impl<W: Write> Tar<W> {
         let mut header = Header::new_ustar();
         header.set_entry_type(*kind);
         header.set_mode(entry.mode);
+        if *kind == EntryType::Char {
+            header.set_device_major(0)?;
+            header.set_device_minor(0)?;
+        }
         set_names(&mut header, path, link, &mut records);
         let mut number = |name: &str, value: u64, limit: u64| {
             if value > limit {
@@ -105,7 +228,11 @@ impl<W: Write> Tar<W> {
         header.set_mtime((entry.mtime.seconds.max(0) as u64).min(MAX_SIZE));
         let Time { seconds, nanos } = entry.mtime;
         if nanos != 0 || seconds < 0 || seconds as u64 > MAX_SIZE {
-            records.insert(b"mtime".to_vec(), decimal(entry.mtime).into_bytes());
+            let text = match self.nine_digits {
+                true => format!("{seconds}.{nanos:09}"),
+                false => decimal(entry.mtime),
+            };
+            records.insert(b"mtime".to_vec(), text.into_bytes());
         }
         // The attributes of a hard link are its file's, which stands before it.
         for (name, value) in entry.xattrs.iter().filter(|_| *kind != EntryType::Link) {

@@ -24,7 +24,7 @@ use crate::load;
 use crate::pins::{Pin, Pins};
 use crate::progress::Mode;
 use crate::tell::Teller;
-use crate::worker::message::{Compression, FailedDraft, JOB_FILE, RunJob, ShellJob};
+use crate::worker::message::{FailedDraft, JOB_FILE, RunJob, ShellJob};
 
 pub(crate) use open::heeding_signals;
 pub use terminal::restore;
@@ -127,12 +127,8 @@ fn look(
     let decider = Decider::new(inputs.layers.clone(), wanted.clone(), settings);
     let pins = Pins::start(&request.directories.stacker)?;
     let site = Arc::new(Site::new(&request.directories, holder, pins, inputs, scope, teller.sender()));
-    let options = execute::Options {
-        jobs: 1,
-        compression: Compression::None,
-        emitted: Default::default(),
-        texts: loaded.texts.clone(),
-    };
+    let options =
+        execute::Options { jobs: 1, packings: Vec::new(), emitted: Default::default(), texts: loaded.texts.clone() };
     let execution = Execution::new(graph, wanted, decider, site.clone(), database, options);
     match execution.look(layer, view)? {
         Looked::There(run) => Ok((site, *run, None)),

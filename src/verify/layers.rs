@@ -162,7 +162,7 @@ impl Verify<'_> {
 
     /// Tells of a layer that only its step can bring back.
     fn nothing_left(&mut self, diff_id: &DiffId, layer: &Layer, listing: &Path, delta: bool) -> Result<()> {
-        let mut blobs = self.database.blobs(diff_id)?.into_iter();
+        let mut blobs = self.database.tars(diff_id)?.into_iter();
         if layer.ours && !delta {
             let (why, done) = match blobs.any(|blob| self.directories.stacker.blob(&blob).exists()) {
                 true => ("its delta is missing", "made again from its blob when it is needed"),

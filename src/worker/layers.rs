@@ -12,6 +12,7 @@ use crate::action::Ids;
 use crate::commit_point::CommitPoint;
 use crate::compress::{Encoder, decoder};
 use crate::digest::{BlobDigest, Chain, ChainId, ContentDigest, DiffId};
+use crate::layer_type::LayerType;
 use crate::listing::Stack;
 use crate::place;
 use crate::seal::failure::{library, machine, users};
@@ -118,6 +119,16 @@ impl Worker<'_> {
 
     fn owners<'a>(&self, recorded: &'a Recorded) -> Owners<'a> {
         if self.records_owners() { Owners::Recorded(recorded) } else { Owners::OnDisk }
+    }
+
+    /// The tar of the topmost layer from which a file system is made.
+    pub(super) fn archive(&self, chain: &Chain, kind: LayerType, files: &mut Files) -> Result<Answer, Failure> {
+        let out = files.next_file()?;
+        let Some(top) = chain.0.last() else { return Err(users("pack", b"", "there is no layer")) };
+        let listing = self.listing(top)?;
+        tar::write_for(kind, &listing, &place::delta(&chain.id()), out)
+            .map(Answer::Archived)
+            .map_err(|error| library("write the tar of a layer", error))
     }
 
     /// The blob of the topmost layer.

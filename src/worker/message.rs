@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::{Attributes, Ids, Network};
 use crate::digest::{BlobDigest, Chain, ChainId, ContentDigest, DiffId, TreeDigest};
+use crate::layer_type::LayerType;
 use crate::listing::Time;
 use crate::need::Need;
+use crate::seal::tar::Told;
 use crate::store::kind::StoreKind;
 
 /// How the machine lets stacker work: the same for all jobs of a build.
@@ -115,6 +117,14 @@ pub enum Job {
         chain: Chain,
         /// Codec.
         compression: Compression,
+    },
+    /// Write the tar from which a file system is made of the topmost layer of `chain`. Descriptors: tar (write). The answer
+    /// is `Archived`.
+    Archive {
+        /// The layer is the last of it.
+        chain: Chain,
+        /// The file system.
+        kind: LayerType,
     },
     /// Make `trees/SHORT` of `chain` by merging the deltas beneath (hard links, else reflinks, else copies). Descriptors: none.
     Tree {
@@ -259,6 +269,8 @@ pub enum Answer {
     Changed,
     /// A tree was staged.
     Staged(TreeDigest),
+    /// A tar was written to the descriptor.
+    Archived(Told),
     /// A blob was written to the descriptor.
     Packed {
         /// sha256 of its bytes.

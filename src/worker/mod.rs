@@ -6,7 +6,7 @@
 
 mod check;
 mod grab;
-mod hashed;
+pub(crate) mod hashed;
 mod import;
 mod labels;
 mod lack;
@@ -66,6 +66,7 @@ pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd, setting: 
         Job::Labels(job) => worker.labels(*job, &mut files),
         Job::Shell(job) => worker.shell(*job, &mut files),
         Job::Pack { chain, compression } => worker.pack(&chain, compression, &mut files),
+        Job::Archive { chain, kind } => worker.archive(&chain, kind, &mut files),
         Job::Tree { chain } => worker.store.make_tree(&chain).map(|()| Answer::Done),
         Job::CheckDelta { stack, diff_id, ours, deep } => {
             worker.check_delta(&stack, diff_id, ours, deep, &mut files).map(Answer::Checked)
