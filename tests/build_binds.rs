@@ -378,3 +378,40 @@ app:
     space.build(&[]).says("app: all files in the bind /kernel show as nobody's");
     assert_eq!(out(&space, "app"), "Linux\n65534\n");
 }
+
+#[test]
+fn what_is_mounted_beneath_comes_along() {
+    if !rustix::process::geteuid().is_root() {
+        return support::skipped("mounts beneath a bind: only root can mount");
+    }
+    for_each_identity(|space| {
+        space.write("data/over/hidden", "");
+        let _mounted = Mounted::tmpfs(space.path("data/over"));
+        space.write("data/over/shown", "one");
+        space.stackerfile(
+            "app: {from: {type: built, tag: base}, binds: [data -> /bound], run: cd /bound/over; cat shown * > /out}\n",
+        );
+        space.build(&[]);
+        assert_eq!(out(space, "app"), "oneone");
+        space.write("data/over/shown", "two");
+        assert_eq!(space.build(&[]).layer("app").reason.unwrap(), "bind /bound: over/shown changed");
+        assert_eq!(out(space, "app"), "twotwo");
+    });
+}
+
+/// Unmounted when it goes.
+struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    fn tmpfs(at: std::path::PathBuf) -> Mounted {
+        let status = std::process::Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&at).status();
+        assert!(status.unwrap().success(), "mount tmpfs at {}", at.display());
+        Mounted(at)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}

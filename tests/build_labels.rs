@@ -171,3 +171,20 @@ fn what_cannot_be_a_label_is_told() {
         space.build(&[]).built(&[]);
     });
 }
+
+#[test]
+fn every_kind_of_sandbox_generates_labels_or_says_why_not() {
+    let app = "app: {from: {type: built, tag: base}, generate_labels: id -u > /stacker/oci-labels/id}\n";
+    for tier in ["single-id", "shared-proc"] {
+        for_each_identity(|space| {
+            space.stackerfile(app);
+            space.build(&["--sandbox", tier]);
+            assert_eq!(labels(space, "app"), map(&[("id", "0\n")]));
+        });
+    }
+    for_each_identity(|space| {
+        space.stackerfile(app);
+        let run = space.stacker(&["build", "--sandbox", "none"]).ends_with(3);
+        run.says("layer app has a `generate_labels`, and the sandbox is of the kind none");
+    });
+}

@@ -7,7 +7,7 @@ use crate::graph::LayerIndex;
 use crate::worker::message::RunJob;
 
 use super::site::Lost;
-use super::{Execution, step};
+use super::{Execution, script};
 
 /// Which root filesystem of a layer is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl Execution<'_> {
         }
         let job = match run {
             None => self.surroundings(layer, chain),
-            Some(run) => match step::run_job(&self.site, &self.graph[layer], &run, &blobs) {
+            Some(run) => match script::run_job(&self.site, &self.graph[layer], &run, &blobs) {
                 Ok(Ok(job)) => job,
                 Ok(Err(_)) => {
                     return Err(Error::Build("an import changed while it was read: try again".to_owned()));

@@ -10,6 +10,7 @@ mod lookup;
 mod pack;
 mod questions;
 mod report;
+mod script;
 mod site;
 mod step;
 mod why;
@@ -34,9 +35,9 @@ use crate::worker::message::Sealed;
 pub use binds::hand_over;
 use committer::Committer;
 pub use look::{Looked, View};
+pub use script::{FAILED as FAILED_DRAFT, failed_draft};
 pub use site::{BlobPlace, Learned, Lost, Site, layer_info};
 use step::StepEnd;
-pub use step::{FAILED as FAILED_DRAFT, failed_draft};
 
 /// What comes back to the deciding thread.
 enum Message {
