@@ -7,6 +7,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use support::identity::Identity;
+use support::inner::containers;
 use support::space::{Space, for_each_identity, for_each_identity_with_copies, for_each_store};
 
 fn chmod(space: &Space, name: &str, mode: u32) {
@@ -316,6 +318,13 @@ fn every_kind_of_sandbox_has_binds() {
     for tier in ["single-id", "shared-proc"] {
         for_each_identity_with_copies(|space| bound_in(space, tier));
         for_each_identity(|space| bound_in(space, tier));
+    }
+}
+
+#[test]
+fn inside_a_container_too() {
+    for inner in containers() {
+        bound_in(&Space::of(Identity::Inner(inner)), "inner");
     }
 }
 
