@@ -11,6 +11,7 @@ pub mod clean;
 pub mod cli;
 pub mod commit_point;
 pub mod compress;
+pub mod convert;
 pub mod database;
 pub mod decide;
 pub mod diag;

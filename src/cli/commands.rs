@@ -27,6 +27,7 @@ pub fn run(cli: Cli) -> Result<i32> {
     match &cli.command {
         Command::Completions(arguments) => return write(&describe::completions(arguments.shell)),
         Command::Man(arguments) => return describe::man(&arguments.dir).map(|()| 0),
+        Command::Convert(arguments) => return convert(arguments),
         _ => {}
     }
     let config = Config::read(cli.global.config.as_deref())?;
@@ -81,8 +82,17 @@ pub fn run(cli: Cli) -> Result<i32> {
             print(&report.show(arguments.json))?;
             Ok(report.exit_code())
         }
-        Command::Completions(_) | Command::Man(_) => Ok(0),
+        Command::Completions(_) | Command::Man(_) | Command::Convert(_) => Ok(0),
     }
+}
+
+/// What could not be carried over goes to stderr, whatever else is told.
+fn convert(arguments: &super::Convert) -> Result<i32> {
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    for warning in super::convert::run(arguments, &absolute(Path::new("."))?, colour)? {
+        crate::progress::log::last(&crate::text::printable(&warning));
+    }
+    Ok(0)
 }
 
 /// Prepares the machine for a user, whose directories are not the caller's.

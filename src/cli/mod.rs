@@ -4,6 +4,7 @@ mod build;
 mod cache;
 mod commands;
 pub mod config;
+mod convert;
 mod describe;
 pub mod options;
 
@@ -18,6 +19,7 @@ use crate::store::StoreKind;
 use crate::text::printable;
 
 pub use build::{Build, BuildOptions, Codec, Exec, Grab, Reading, RecursiveBuild, Shell, Substitutes};
+pub use convert::Convert;
 
 /// Builds container images from stackerfiles, with a content-addressed cache, as an ordinary user.
 #[derive(Parser, Debug)]
@@ -132,6 +134,8 @@ pub enum Command {
     Exec(Exec),
     /// Copy a file or directory out of a layer into the current directory
     Grab(Grab),
+    /// Make a stackerfile of a Dockerfile
+    Convert(Convert),
     /// Show the images of the OCI layout
     Inspect(Inspect),
     /// Look into the cache

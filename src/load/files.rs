@@ -169,7 +169,7 @@ fn read(path: &Path, values: &Values, options: &Options) -> File {
 const LONGEST_TEXT: u64 = 64 << 20;
 
 /// The text of a file, or why there is none.
-pub(super) fn read_text(path: &Path) -> Result<String, String> {
+pub(crate) fn read_text(path: &Path) -> Result<String, String> {
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(|error| reason(&error))?;
     file.take(LONGEST_TEXT + 1).read_to_end(&mut bytes).map_err(|error| reason(&error))?;

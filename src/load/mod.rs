@@ -20,6 +20,7 @@ mod substitute;
 mod yaml;
 
 pub use directives::{Support, directives};
+pub(crate) use files::read_text;
 pub use files::{Loaded, load};
 pub use find::find;
 pub use model::{Base, Bind, Healthcheck, ImageSettings, Import, Layer, Place, Probe, Source, Stackerfile, Written};
