@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -16,26 +16,12 @@ const LAYERS: usize = 17;
 
 type Digests = Vec<(String, Vec<DiffId>)>;
 
-/// The root filesystem that the example starts from. It is kept, since making it takes a minute.
-fn base() -> &'static Path {
-    static BASE: OnceLock<PathBuf> = OnceLock::new();
-    BASE.get_or_init(|| {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debian.tar");
-        if !path.exists() {
-            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/monorepo/base.sh");
-            let output = Command::new(script).arg(&path).output().unwrap();
-            assert!(output.status.success(), "base.sh: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        path
-    })
-}
-
 /// Puts the monorepo into a space and gives it to whoever builds there.
 fn prepare(space: &Space) {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/monorepo");
     let script = "cp -r \"$1\" monorepo && cp --reflink=auto \"$2\" monorepo/base/debian.tar && chmod -R a+rX monorepo";
     let mut copy = Command::new("sh");
-    copy.args(["-ec", script, "sh"]).arg(example).arg(base()).current_dir(space.path(""));
+    copy.args(["-ec", script, "sh"]).arg(example).arg(support::debian::essential()).current_dir(space.path(""));
     assert!(copy.status().unwrap().success());
 }
 

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use super::archive::{Archive, Member};
 
@@ -59,3 +60,50 @@ fn output(program: &str, arguments: &[&str]) -> String {
     assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
+
+/// The tar with Debian's essential packages that the example monorepo starts from. It is kept, since making it takes a
+/// minute and a network.
+pub fn essential() -> &'static Path {
+    static TAR: OnceLock<PathBuf> = OnceLock::new();
+    TAR.get_or_init(|| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debian.tar");
+        if !path.exists() {
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/monorepo/base.sh");
+            let output = Command::new(script).arg(&path).output().unwrap();
+            assert!(output.status.success(), "base.sh: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        path
+    })
+}
+
+/// A layout whose image `debian` has a compiler, python, node and nginx beside them. It is kept, too.
+pub fn tools() -> &'static Path {
+    static LAYOUT: OnceLock<PathBuf> = OnceLock::new();
+    LAYOUT.get_or_init(|| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debian-tools");
+        if !path.exists() {
+            let space = super::space::Space::new();
+            let (tar, copy) = (essential(), space.path("debian.tar"));
+            let copied = Command::new("cp").arg("--reflink=auto").args([tar, &copy]).status().unwrap();
+            assert!(copied.success(), "cp {}", tar.display());
+            space.write("stacker.yaml", TOOLS);
+            space.build(&[]);
+            let (new, oci) = (path.with_extension("new"), space.path("oci"));
+            let copied = Command::new("cp").arg("-rT").args([&oci, &new]).status().unwrap();
+            assert!(copied.success(), "cp {}", oci.display());
+            fs::rename(&new, &path).unwrap();
+        }
+        path
+    })
+}
+
+const TOOLS: &str = "
+debian:
+  from: {type: tar, url: debian.tar}
+  run: |
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -q
+    apt-get install -q -y --no-install-recommends gcc libc6-dev python3-minimal python3-pip nodejs nginx-light
+    apt-get clean
+    rm -rf /var/lib/apt/lists/* /usr/share/doc
+";

@@ -7,6 +7,7 @@ pub mod base;
 pub mod container;
 pub mod debian;
 pub mod identity;
+pub mod image;
 pub mod inner;
 pub mod layout;
 pub mod mapped;
