@@ -17,20 +17,17 @@ pub fn blob_path(root: &Path, digest: &BlobDigest) -> PathBuf {
     root.join("blobs/sha256").join(digest.hex())
 }
 
-/// The digest as ours; other algorithms than sha256 are an error that names the layout.
-pub(crate) fn sha256(root: &Path, digest: &Digest) -> Result<BlobDigest> {
+/// The digest as ours; other algorithms than sha256 are an error that names what it was found in.
+pub(crate) fn sha256(shown: &str, digest: &Digest) -> Result<BlobDigest> {
     match (digest.algorithm(), digest.to_string().parse()) {
         (DigestAlgorithm::Sha256, Ok(digest)) => Ok(digest),
-        _ => Err(Error::Build(format!(
-            "OCI layout {}: the digest {digest} is not supported, only sha256 is",
-            root.display()
-        ))),
+        _ => Err(Error::Build(format!("{shown}: the digest {digest} is not supported, only sha256 is"))),
     }
 }
 
 /// Reads the document that a descriptor names; `what` says in messages what it should be ("manifest", "config").
 pub fn read_document(root: &Path, descriptor: &Descriptor, what: &str) -> Result<Vec<u8>> {
-    let digest = sha256(root, descriptor.digest())?;
+    let digest = sha256(&format!("OCI layout {}", root.display()), descriptor.digest())?;
     let path = blob_path(root, &digest);
     let wrong = |why: String| Error::Build(format!("OCI layout {}: {what} {digest} {why}", root.display()));
     let file = match regular::open(&path) {
@@ -61,16 +58,4 @@ pub fn read_document(root: &Path, descriptor: &Descriptor, what: &str) -> Result
         return Err(wrong(format!("is damaged: the bytes of {} have digest {found}", path.display())));
     }
     Ok(bytes)
-}
-
-/// Parses a checked document.
-pub(crate) fn parse<T: serde::de::DeserializeOwned>(
-    root: &Path,
-    digest: &Digest,
-    what: &str,
-    bytes: &[u8],
-) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|error| {
-        Error::Build(format!("OCI layout {}: {what} {digest} can not be understood: {error}", root.display()))
-    })
 }

@@ -3,7 +3,6 @@
 //! oci-spec's type alone would lose what the image-spec does not name (`Healthcheck`, `OnBuild`, `Shell`) and writes
 //! its maps in random order. Here unknown fields survive, and equal configs are equal bytes.
 
-use std::path::Path;
 use std::sync::OnceLock;
 
 use oci_spec::image as spec;
@@ -78,12 +77,10 @@ impl ImageConfiguration {
         Platform { os: text("os"), arch: text("architecture") }
     }
 
-    /// `rootfs.diff_ids`, bottom first; `path` is named where one is no sha256.
-    pub fn diff_ids(&self, path: &Path) -> Result<Vec<DiffId>> {
-        let parse = |text: &String| {
-            text.parse()
-                .map_err(|error| Error::Build(format!("image config {}: rootfs.diff_ids: {error}", path.display())))
-        };
+    /// `rootfs.diff_ids`, bottom first; `named` tells which config it is where one is no sha256.
+    pub fn diff_ids(&self, named: &str) -> Result<Vec<DiffId>> {
+        let parse =
+            |text: &String| text.parse().map_err(|error| Error::Build(format!("{named}: rootfs.diff_ids: {error}")));
         self.spec().rootfs().diff_ids().iter().map(parse).collect()
     }
 

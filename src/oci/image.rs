@@ -1,17 +1,16 @@
-//! One image of a layout: its config and where its layers lie.
+//! One image: its config and where its layers lie.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use oci_spec::image::{Descriptor, ImageManifest, MediaType};
 
-use super::blob::{blob_path, parse, read_document, sha256};
+use super::source::{Source, parse};
 use super::{ImageConfiguration, layer_media_type};
 use crate::action::Platform;
 use crate::digest::{BlobDigest, Chain, DiffId};
-use crate::error::{At, Error, Result};
+use crate::error::{Error, Result};
 use crate::layer_type::LayerType;
-use crate::regular;
 
 /// An image that layers build on.
 #[derive(Clone, Debug)]
@@ -57,73 +56,68 @@ impl BaseImage {
     }
 
     /// A base must be made of tars: nothing is unpacked of file systems, which are to be mounted.
-    pub(super) fn must_be_of_tars(self, root: &Path) -> Result<BaseImage> {
+    pub(super) fn must_be_of_tars(self, source: &dyn Source) -> Result<BaseImage> {
         for layer in &self.layers {
             if let Some(kind) = LayerType::of_file_system(&layer.descriptor.media_type) {
-                let (root, kind, digest) = (root.display(), kind.name(), layer.descriptor.digest);
+                let (shown, kind, digest) = (source.shown(), kind.name(), layer.descriptor.digest);
                 return Err(Error::Build(format!(
-                    "OCI layout {root}: layer {digest} is a {kind} file system, which cannot be built upon: take the image \
-                     of tars (the tag without -{kind}, made with --layer-type tar)"
+                    "{shown}: layer {digest} is a {kind} file system, which cannot be built upon: take the image of tars \
+                     (the tag without -{kind}, made with --layer-type tar)"
                 )));
             }
         }
         Ok(self)
     }
 
-    /// Reads manifest and config of the image that `descriptor` names in the layout at `root`.
-    pub(super) fn read(root: &Path, descriptor: &Descriptor) -> Result<BaseImage> {
-        let manifest = read_manifest(root, descriptor)?;
-        let config_bytes = read_document(root, manifest.config(), "config")?;
-        let config = parse(root, manifest.config().digest(), "config", &config_bytes)?;
-        let config = ImageConfiguration::from_json(config).map_err(|error| {
-            let digest = manifest.config().digest();
-            Error::Build(format!("OCI layout {}: config {digest} is no image config: {error}", root.display()))
-        })?;
-        let diff_ids = config.diff_ids(&blob_path(root, &sha256(root, manifest.config().digest())?))?;
+    /// Reads manifest and config of the image that `descriptor` names.
+    pub(super) fn read(source: &dyn Source, descriptor: &Descriptor) -> Result<BaseImage> {
+        let manifest = read_manifest(source, descriptor)?;
+        let config = read_config(source, manifest.config())?;
+        let diff_ids = config.diff_ids(&format!("{}: config {}", source.shown(), manifest.config().digest()))?;
         if diff_ids.len() != manifest.layers().len() {
             return Err(Error::Build(format!(
-                "OCI layout {}: manifest {} has {} layers, but its config names {} diff ids",
-                root.display(),
+                "{}: manifest {} has {} layers, but its config names {} diff ids",
+                source.shown(),
                 descriptor.digest(),
                 manifest.layers().len(),
                 diff_ids.len(),
             )));
         }
         let layers = manifest.layers().iter().zip(diff_ids);
-        let layers = layers.map(|(layer, diff_id)| BaseLayer::find(root, layer, diff_id)).collect::<Result<_>>()?;
+        let layers = layers.map(|(layer, diff_id)| BaseLayer::find(source, layer, diff_id)).collect::<Result<_>>()?;
         let annotations = manifest.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-        let digest = sha256(root, descriptor.digest())?;
+        let digest = source.sha256(descriptor)?;
         let platform = config.platform();
         Ok(BaseImage { digest, config, annotations, layers, platform })
     }
 }
 
 impl BaseLayer {
-    fn find(root: &Path, descriptor: &Descriptor, diff_id: DiffId) -> Result<BaseLayer> {
-        let digest = sha256(root, descriptor.digest())?;
-        let path = blob_path(root, &digest);
-        let wrong = |why: String| Error::Build(format!("OCI layout {}: layer {digest} {why}", root.display()));
+    fn find(source: &dyn Source, descriptor: &Descriptor, diff_id: DiffId) -> Result<BaseLayer> {
+        let digest = source.sha256(descriptor)?;
         let media_type = layer_media_type(descriptor.media_type())
             .or_else(|| LayerType::of_file_system(descriptor.media_type()).map(|_| descriptor.media_type().clone()))
-            .ok_or_else(|| wrong(format!("has media type {}, which is no layer tar", descriptor.media_type())))?;
-        match regular::open(&path).and_then(|file| file.map(|file| file.metadata()).transpose()) {
-            Ok(None) => return Err(wrong(format!("is damaged: {} is not a file", path.display()))),
-            Ok(Some(found)) if found.len() == descriptor.size() => {}
-            Ok(Some(found)) => {
-                let (found, wanted) = (found.len(), descriptor.size());
-                return Err(wrong(format!("is damaged: {} has {found} bytes, expected {wanted}", path.display())));
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(wrong(format!("is missing: there is no {}", path.display())));
-            }
-            Err(error) => return Err(error).at("open", &path),
-        }
+            .ok_or_else(|| {
+                let (shown, found) = (source.shown(), descriptor.media_type());
+                Error::Build(format!("{shown}: layer {digest} has media type {found}, which is no layer tar"))
+            })?;
+        let path = source.layer(&digest, descriptor.size())?;
         Ok(BaseLayer { descriptor: BlobDescriptor { media_type, digest, size: descriptor.size() }, diff_id, path })
     }
 }
 
 /// Reads and checks a manifest.
-pub(crate) fn read_manifest(root: &Path, descriptor: &Descriptor) -> Result<ImageManifest> {
-    let bytes = read_document(root, descriptor, "manifest")?;
-    parse(root, descriptor.digest(), "manifest", &bytes)
+pub(super) fn read_manifest(source: &dyn Source, descriptor: &Descriptor) -> Result<ImageManifest> {
+    let bytes = source.document(descriptor, "manifest")?;
+    parse(source, descriptor, "manifest", &bytes)
+}
+
+/// Reads and checks a config.
+pub(super) fn read_config(source: &dyn Source, descriptor: &Descriptor) -> Result<ImageConfiguration> {
+    let bytes = source.document(descriptor, "config")?;
+    let json = parse(source, descriptor, "config", &bytes)?;
+    ImageConfiguration::from_json(json).map_err(|error| {
+        let (shown, digest) = (source.shown(), descriptor.digest());
+        Error::Build(format!("{shown}: config {digest} is no image config: {error}"))
+    })
 }
