@@ -85,6 +85,8 @@ pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     holder.expect(database.store(&request.directories.roots)?);
     let packings = packings(request, &graph, &wanted)?;
     let scope = scope(request, &graph, holder.owners()?)?;
+    // What is fetched from now on is not taken for a leftover.
+    let pins = Pins::start(&request.directories.stacker)?;
     let inputs = inputs::resolve(&graph, &loaded, &wanted, &scope, &database)?;
     inputs::check_hashes(&graph, &loaded, &wanted, &inputs, &database)?;
     warnings.splice(0..0, loaded.warnings.iter().chain(graph.warnings()).cloned());
@@ -92,18 +94,21 @@ pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     warnings.extend(fallback.map(|fallback| fallback.to_string()));
 
     let teller = tell::Teller::start(request.progress, &warnings, wanted.len());
-    let pins = Pins::start(&request.directories.stacker)?;
-    let bases: Vec<_> = inputs.images.values().map(|image| image.chain()).collect();
-    pins.pin(bases.iter().flat_map(Chain::ids).map(Pin::Base), || database.put_bases(&bases))?;
+    let bases: Vec<_> = inputs.bases.images.values().map(|image| image.chain()).collect();
+    pins.pin(bases.iter().flat_map(Chain::ids).map(Pin::Base), || {
+        database.put_bases(&bases)?;
+        database.put_base_blobs(&inputs.bases.blobs)
+    })?;
     let settings =
         Settings { source_date_epoch: inputs::source_date_epoch(&scope.host)?, keep_going: request.keep_going, ids };
-    let images = inputs.images.clone();
+    let images = inputs.bases.images.clone();
     let decider = Decider::new(inputs.layers.clone(), wanted.clone(), settings);
     let site = Arc::new(Site::new(&request.directories, holder, pins, inputs, scope, teller.sender()));
     let options = execute::Options {
         jobs: request.jobs,
         packings: packings.clone(),
         texts: loaded.texts.clone(),
+        layout: request.directories.oci.clone(),
         emitted: wanted.iter().copied().filter(|layer| !graph[*layer].layer.build_only).collect(),
     };
     let execution = Execution::new(&graph, wanted, decider, site.clone(), &database, options);

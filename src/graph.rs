@@ -14,6 +14,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use crate::diag::nearest;
 use crate::error::{Error, Result};
 use crate::load::{Import, Layer, Loaded};
+use crate::registry::ImageName;
 use crate::resolve::HostPath;
 
 /// A layer of the graph. Indexes are in the order of a serial build: whatever a layer needs has a smaller one.
@@ -42,6 +43,13 @@ pub enum NodeBase {
         layout: PathBuf,
         /// `None`: its only manifest.
         tag: Option<String>,
+    },
+    /// An image at a registry.
+    Registry {
+        /// Its name.
+        name: ImageName,
+        /// Without TLS, or without a look at certificates.
+        insecure: bool,
     },
     /// A tar on disk.
     Tar(PathBuf),

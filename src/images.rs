@@ -119,7 +119,7 @@ impl<'a> Composer<'a> {
         let node = &self.export.graph[layer];
         let base = match &node.base {
             NodeBase::Built(base) => self.state(*base)?,
-            NodeBase::Oci { .. } => Arc::new(self.base(&self.export.images[&layer])?),
+            NodeBase::Oci { .. } | NodeBase::Registry { .. } => Arc::new(self.base(&self.export.images[&layer])?),
             NodeBase::Tar(_) | NodeBase::LayerTar { .. } | NodeBase::Scratch => {
                 Arc::new(ImageState::scratch(&node.layer.platform))
             }

@@ -3,6 +3,7 @@
 //! This is where a build asks the host's file systems; stat lists make asking again cheap. Errors of several layers are
 //! reported together, each with its place.
 
+mod bases;
 mod binds;
 mod hashes;
 
@@ -23,7 +24,7 @@ use crate::graph::{LayerGraph, LayerIndex, Node, NodeBase, NodeSource};
 use crate::http;
 use crate::listing::Kind;
 use crate::load::{Base, Loaded, Place};
-use crate::oci::{BaseImage, Layout};
+use crate::oci::BaseImage;
 use crate::place::StackerDir;
 use crate::resolve::{Bound, HostPath, HostTree, Owners, Resolver};
 
@@ -35,12 +36,14 @@ pub type Trees = HashMap<HostPath, Arc<HostTree>>;
 /// What lies at the sources of binds.
 pub type Bounds = HashMap<PathBuf, Arc<Bound>>;
 
+pub use bases::Bases;
+
 /// Everything that the layers of a build take from the host.
 pub struct Inputs {
     /// By layer index.
     pub layers: Vec<LayerInputs>,
-    /// Base images, by (layout, tag, platform).
-    pub images: HashMap<LayerIndex, Arc<BaseImage>>,
+    /// Base images.
+    pub bases: Bases,
     /// Host import trees.
     pub trees: Trees,
     /// What lies at the sources of binds.
@@ -95,14 +98,14 @@ pub fn resolve(
     let mut diagnostics = Diagnostics::new(loaded.texts.clone());
     let trees = host_trees(graph, wanted, scope, database, &mut diagnostics)?;
     let bounds = binds::look(graph, wanted, scope, database, &mut diagnostics)?;
-    let images = base_images(graph, wanted, &mut diagnostics);
+    let bases = bases::find(graph, wanted, scope, database, &mut diagnostics)?;
     if let Some(error) = diagnostics.into_error() {
         return Err(error);
     }
     let layers = graph
         .iter()
         .map(|(index, node)| match wanted.contains(&index) {
-            true => layer_inputs(index, node, (&trees, &bounds), &images, scope),
+            true => layer_inputs(index, node, (&trees, &bounds), &bases.images, scope),
             false => Ok(LayerInputs {
                 base: BaseInput::Scratch,
                 platform: node.layer.platform.clone(),
@@ -113,7 +116,7 @@ pub fn resolve(
             }),
         })
         .collect::<Result<Vec<_>>>()?;
-    Ok(Inputs { layers, images, trees, bounds })
+    Ok(Inputs { layers, bases, trees, bounds })
 }
 
 /// Hashes every host path once, in parallel, with the stat lists that the database holds.
@@ -171,41 +174,12 @@ fn host_trees(
     Ok(trees)
 }
 
-fn base_images(
-    graph: &LayerGraph,
-    wanted: &BTreeSet<LayerIndex>,
-    diagnostics: &mut Diagnostics,
-) -> HashMap<LayerIndex, Arc<BaseImage>> {
-    let mut found: HashMap<_, Arc<BaseImage>> = HashMap::new();
-    let mut images = HashMap::new();
-    for &index in wanted {
-        let node = &graph[index];
-        let NodeBase::Oci { layout, tag } = &node.base else { continue };
-        let name = (layout.clone(), tag.clone(), node.layer.platform.clone());
-        if let Some(image) = found.get(&name) {
-            images.insert(index, image.clone());
-            continue;
-        }
-        match Layout::open(layout).and_then(|layout| layout.find(tag.as_deref(), &node.layer.platform)) {
-            Ok(image) => {
-                let image = Arc::new(image);
-                found.insert(name, image.clone());
-                images.insert(index, image);
-            }
-            Err(error) => {
-                let place = base_place(node);
-                diagnostics.push(Diagnostic::error(error.to_string()).at(place, ""));
-            }
-        }
-    }
-    images
-}
-
 /// Where a layer says what it builds on.
 pub fn base_place(node: &Node) -> Place {
     match &node.layer.base {
         Base::Built { place, .. }
         | Base::Oci { place, .. }
+        | Base::Registry { place, .. }
         | Base::Tar { place, .. }
         | Base::LayerTar { place, .. } => place.clone(),
         Base::Scratch => node.layer.place.clone(),
@@ -224,7 +198,7 @@ fn layer_inputs(
         NodeBase::Built(base) => BaseInput::Built(*base),
         NodeBase::Tar(path) => BaseInput::Tar(file_content(path, &trees[&HostPath::normalised(path.clone())])?),
         NodeBase::LayerTar { layer, path } => BaseInput::LayerTar { layer: *layer, path: path.clone() },
-        NodeBase::Oci { .. } => {
+        NodeBase::Oci { .. } | NodeBase::Registry { .. } => {
             BaseInput::Image(Chain(images[&index].layers.iter().map(|layer| layer.diff_id).collect()))
         }
     };

@@ -37,6 +37,7 @@ pub mod place;
 pub mod progress;
 pub mod reason;
 pub mod record;
+pub mod registry;
 pub mod resolve;
 pub mod schema;
 pub mod seal;

@@ -6,7 +6,8 @@
 //!   stacker.db                 SQLite: an index, not the truth
 //!   records/ fresh/            one immutable file for each result (fresh: of this boot, not yet synced)
 //!   listings/                  0755: workers read them; sha256-HEX of a layer, tree-HEX of an import
-//!   blobs/sha256/              compressed layers
+//!   blobs/sha256/              compressed layers; layers, configs and manifests of registries
+//!   downloads/                 what is there of blobs that are being fetched
 //!   logs/                      output of runs
 //!   claims/                    one lock file for each action being built
 //!   pins/ pins.lock            one file for each running build: what it relies on
@@ -36,8 +37,19 @@ pub struct RootsDir(pub PathBuf);
 
 impl StackerDir {
     /// The directories that must exist.
-    pub const DIRECTORIES: [&str; 10] =
-        ["records", "fresh", "listings", "blobs", "blobs/sha256", "logs", "claims", "pins", "damaged", "tmp"];
+    pub const DIRECTORIES: [&str; 11] = [
+        "records",
+        "fresh",
+        "listings",
+        "blobs",
+        "blobs/sha256",
+        "downloads",
+        "logs",
+        "claims",
+        "pins",
+        "damaged",
+        "tmp",
+    ];
 
     /// The SQLite file.
     pub fn database(&self) -> PathBuf {
@@ -51,9 +63,13 @@ impl StackerDir {
     pub fn tree_listing(&self, tree: &TreeDigest) -> PathBuf {
         self.0.join("listings").join(format!("tree-{}", tree.hex()))
     }
-    /// A compressed layer.
+    /// A compressed layer, or a document of an image at a registry.
     pub fn blob(&self, blob: &BlobDigest) -> PathBuf {
         self.0.join("blobs/sha256").join(blob.hex())
+    }
+    /// What is there of a blob that is being fetched.
+    pub fn download(&self, blob: &BlobDigest) -> PathBuf {
+        self.0.join("downloads").join(blob.hex())
     }
     /// The output of the run with this key.
     pub fn log(&self, key: &Key) -> PathBuf {

@@ -103,12 +103,13 @@ struct Layer {
 struct From {
     /// Which of the other keys counts.
     r#type: FromType,
-    /// `docker`: `oci:/path:tag`. `oci`: `path:tag` of an OCI layout.
+    /// `docker`: `docker://host/name:tag`, with a digest behind `@` if that is wanted; or `oci:/path:tag`. `oci`:
+    /// `path:tag` of an OCI layout.
     /// `tar`: a path, or `stacker://layer/path` for a file of another layer.
     url: Option<String>,
     /// `built`: another layer of this file or its prerequisites.
     tag: Option<Scalar>,
-    /// `docker`: plain http, or no certificate check.
+    /// `docker`: TLS without a look at certificates, or plain http, is good enough.
     insecure: Option<Flag>,
 }
 

@@ -80,7 +80,11 @@ impl Database {
         let old = self.bases()?.into_iter().filter(|(base, used)| *used < before && !keep(&base.id()));
         for (base, _) in old {
             self.in_transaction(|transaction| {
-                transaction.execute("DELETE FROM base WHERE chain = ?1", params![base.id().0]).map(drop)
+                let chain = base.id().0;
+                transaction.execute("DELETE FROM base_blob WHERE chain = ?1", params![chain])?;
+                transaction.execute("DELETE FROM base WHERE chain = ?1", params![chain])?;
+                let unknown = "DELETE FROM reference WHERE digest NOT IN (SELECT blob FROM base_blob)";
+                transaction.execute(unknown, []).map(drop)
             })?;
             self.forget_blobs(&base)?;
         }
@@ -114,10 +118,10 @@ impl Database {
         Ok((chains, layers))
     }
 
-    /// Every blob that a layer is known to have become.
+    /// Every blob that a layer is known to have become, or that an image at a registry consists of.
     pub fn known_blobs(&self) -> Result<HashSet<BlobDigest>> {
         self.query(|connection| {
-            let mut statement = connection.prepare_cached("SELECT blob FROM blob")?;
+            let mut statement = connection.prepare_cached("SELECT blob FROM blob UNION SELECT blob FROM base_blob")?;
             statement.query_map([], |row| Ok(BlobDigest(row.get(0)?)))?.collect()
         })
     }

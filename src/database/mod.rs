@@ -7,6 +7,7 @@
 mod durable;
 mod garbage;
 mod open;
+mod references;
 mod remembered;
 mod results;
 mod verify;

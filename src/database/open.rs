@@ -26,7 +26,11 @@ use crate::record::{Record, names, remove};
 const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// What leads from each version to the next.
-const MIGRATIONS: [&str; 2] = [include_str!("../../schema/database.sql"), include_str!("../../schema/database-2.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("../../schema/database.sql"),
+    include_str!("../../schema/database-2.sql"),
+    include_str!("../../schema/database-3.sql"),
+];
 
 /// How long a writer waits for another process's write.
 const BUSY: Duration = Duration::from_secs(60);

@@ -40,6 +40,8 @@ pub struct Decider {
     wanted: BTreeSet<LayerIndex>,
     layers: Vec<LayerState>,
     dependents: HashMap<LayerIndex, Vec<LayerIndex>>,
+    /// Layers that have steps, or on which such are built: who asks when their base is from. That takes its files.
+    timed: BTreeSet<LayerIndex>,
     epoch: i64,
     host_epoch: bool,
     keep_going: bool,
@@ -82,14 +84,16 @@ impl Decider {
     /// `wanted` are the layers to decide; what they need must be among them.
     pub fn new(inputs: Vec<LayerInputs>, wanted: BTreeSet<LayerIndex>, settings: Settings) -> Decider {
         let epoch = settings.source_date_epoch.unwrap_or(DEFAULT_EPOCH);
-        let layers = inputs.iter().map(|input| LayerState::new(input, epoch)).collect();
+        let layers: Vec<_> = inputs.iter().map(|input| LayerState::new(input, epoch)).collect();
         let mut dependents: HashMap<LayerIndex, Vec<LayerIndex>> = HashMap::new();
         for &layer in &wanted {
             for needed in inputs[layer.0].needs() {
                 dependents.entry(needed).or_default().push(layer);
             }
         }
+        let timed = timed(&inputs, &layers, &wanted);
         let mut decider = Decider {
+            timed,
             inputs: inputs.into_iter().map(Arc::new).collect(),
             layers,
             dependents,
@@ -304,6 +308,7 @@ impl Decider {
                 }
                 (base.chain.clone(), base.newest)
             }
+            BaseInput::Image(chain) if !self.timed.contains(&layer) => (chain.clone(), self.epoch),
             BaseInput::Image(chain) => match self.ask(layer, Question::Newest(chain.clone()))? {
                 Answer::Newest(newest) => (chain.clone(), newest.max(self.epoch)),
                 _ => return None,
@@ -535,4 +540,20 @@ impl Decider {
             decided.built |= built.contains(&decided.key);
         }
     }
+}
+
+fn timed(inputs: &[LayerInputs], layers: &[LayerState], wanted: &BTreeSet<LayerIndex>) -> BTreeSet<LayerIndex> {
+    let mut timed = BTreeSet::new();
+    // What a layer needs has a smaller index.
+    for &layer in wanted.iter().rev() {
+        if !layers[layer.0].kinds.is_empty() {
+            timed.insert(layer);
+        }
+        if let BaseInput::Built(base) = inputs[layer.0].base
+            && timed.contains(&layer)
+        {
+            timed.insert(base);
+        }
+    }
+    timed
 }

@@ -16,6 +16,7 @@ mod step;
 mod why;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
@@ -45,6 +46,7 @@ enum Message {
     Claimed(Box<Run>, Result<Claim>),
     Stepped { run: Box<Run>, claim: Claim, end: Result<(StepEnd, Learned)>, seconds: f64 },
     Packed { chain: Chain, packing: Packing, end: Result<(BlobDigest, u64), Lost> },
+    Fetched(Result<()>),
     Committed(Unsynced, Result<()>),
     Signal(i32),
 }
@@ -57,6 +59,8 @@ pub struct Options {
     pub packings: Vec<Packing>,
     /// Layers that get a tag.
     pub emitted: BTreeSet<LayerIndex>,
+    /// The layout that they go to.
+    pub layout: PathBuf,
     /// The stackerfiles, for places in messages.
     pub texts: Texts,
 }
@@ -107,6 +111,8 @@ pub struct Execution<'a> {
     resumed: VecDeque<(Box<Run>, Claim)>,
     packs: VecDeque<(Chain, Packing)>,
     packing: HashSet<(DiffId, Packing)>,
+    /// Blobs of base images that are fetched, or are here.
+    fetching: HashSet<BlobDigest>,
     /// Layers that were seen to have their blob.
     packed: HashSet<(DiffId, Packing)>,
     seconds: BTreeMap<LayerIndex, f64>,
@@ -149,6 +155,7 @@ impl<'a> Execution<'a> {
             resumed: VecDeque::new(),
             packs: VecDeque::new(),
             packing: HashSet::new(),
+            fetching: HashSet::new(),
             packed: HashSet::new(),
             seconds: BTreeMap::new(),
             labels: HashMap::new(),
@@ -241,6 +248,13 @@ impl<'a> Execution<'a> {
             Message::Packed { chain, packing, end } => {
                 self.busy -= 1;
                 self.packed(chain, packing, end)
+            }
+            Message::Fetched(end) => {
+                self.waiting -= 1;
+                if let Err(error) = end {
+                    self.failure.get_or_insert(error);
+                }
+                Ok(())
             }
             Message::Committed(unsynced, end) => self.committed(&unsynced, end),
             Message::Signal(signal) => {

@@ -11,7 +11,8 @@ use super::site::Lost;
 use super::{Execution, Message};
 
 impl Execution<'_> {
-    /// Packs the layers of an emitted image that have no blob yet, in each way.
+    /// Packs the layers of an emitted image that have no blob yet, in each way; fetches the tars of its base image that
+    /// neither the store nor the layout has.
     pub(super) fn want_blobs(&mut self, layer: LayerIndex) -> Result<()> {
         for packing in self.options.packings.clone() {
             self.want_blobs_of(layer, &packing)?;
@@ -25,9 +26,12 @@ impl Execution<'_> {
         for end in 1..=chain.0.len() {
             let diff_id = chain.0[end - 1];
             let this = (diff_id, packing.clone());
-            // The tar of a base image's layer lies in its layout.
-            let needed = own.contains(&diff_id) || matches!(packing, Packing::FileSystem(_));
-            if !needed || self.packed.contains(&this) {
+            // The tar of a base image's layer is its blob.
+            if !own.contains(&diff_id) && matches!(packing, Packing::Tar(_)) {
+                self.want_base_blob(&diff_id);
+                continue;
+            }
+            if self.packed.contains(&this) {
                 continue;
             }
             if self.blob(&diff_id, packing)?.is_some() {
@@ -37,6 +41,17 @@ impl Execution<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The blob of a base image's layer lies in its layout, or at a registry.
+    fn want_base_blob(&mut self, diff_id: &DiffId) {
+        let Some(digest) = self.site.base_blobs.get(diff_id).map(|blob| blob.digest) else { return };
+        if !self.fetching.insert(digest) || !self.site.downloads.is_missing(&digest, &self.options.layout) {
+            return;
+        }
+        let (site, sender) = (self.site.clone(), self.sender.clone());
+        self.waiting += 1;
+        std::thread::spawn(move || drop(sender.send(Message::Fetched(site.have_blobs(&[digest])))));
     }
 
     /// The layers of a chain that came out of actions. A base image may have the very same ones.

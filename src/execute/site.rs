@@ -27,6 +27,7 @@ use crate::oci::BaseLayer;
 use crate::pins::{Pin, Pins};
 use crate::place::{self, RootsDir, StackerDir};
 use crate::progress::Event;
+use crate::registry::Downloads;
 use crate::resolve::{Bound, HostPath, HostTree, Owners};
 use crate::seal::tar::Told;
 use crate::store;
@@ -43,6 +44,8 @@ pub struct Site {
     pub holder: Holder,
     /// Layers of base images: where their blobs lie.
     pub base_blobs: HashMap<DiffId, BlobPlace>,
+    /// Those of them that lie at registries, and are fetched when something needs them.
+    pub downloads: Downloads,
     /// Host import trees.
     pub trees: HashMap<HostPath, Arc<HostTree>>,
     /// What lay at the sources of binds when the build began.
@@ -102,7 +105,7 @@ impl Site {
         scope: Scope,
         events: Sender<Event>,
     ) -> Site {
-        let base_layers = inputs.images.values().flat_map(|image| &image.layers);
+        let base_layers = inputs.bases.images.values().flat_map(|image| &image.layers);
         let place = |layer: &BaseLayer| BlobPlace { path: layer.path.clone(), digest: layer.descriptor.digest };
         let is_proxy = |name: &String| PROXY_VARIABLES.contains(&name.as_str());
         Site {
@@ -111,6 +114,7 @@ impl Site {
             holder,
             pins,
             base_blobs: base_layers.map(|layer| (layer.diff_id, place(layer))).collect(),
+            downloads: Downloads::new(&directories.stacker, inputs.bases.remote, scope.http.options().offline),
             trees: inputs.trees,
             bounds: inputs.bounds,
             owners: scope.owners,
@@ -189,7 +193,9 @@ impl Site {
     ) -> Result<Learned, Lost> {
         let store = store::of(self.ready()?.store);
         let mut learned = Vec::new();
-        for index in store::missing(&self.roots, &self.stacker, chain) {
+        let missing = store::missing(&self.roots, &self.stacker, chain);
+        self.have_base_blobs(missing.iter().map(|index| chain.0[*index]), blobs)?;
+        for index in missing {
             let beneath = Chain(chain.0[..=index].to_vec());
             learned.extend(self.have_delta(&beneath, blobs)?);
         }
@@ -198,6 +204,22 @@ impl Site {
             self.in_turn(format!("tree {}", prefix.id()), || self.job(Job::Tree { chain: prefix.clone() }, vec![]))?;
         }
         Ok(learned)
+    }
+
+    /// The blobs of layers of base images are here, fetched beside each other where they are not. `blobs`: of our own.
+    fn have_base_blobs(&self, layers: impl Iterator<Item = DiffId>, blobs: &HashMap<DiffId, BlobPlace>) -> Result<()> {
+        let base = layers.filter(|diff_id| !blobs.contains_key(diff_id));
+        let digests: Vec<_> = base.filter_map(|diff_id| Some(self.base_blobs.get(&diff_id)?.digest)).collect();
+        self.have_blobs(&digests)
+    }
+
+    /// Blobs are here, those of registries that were not are fetched.
+    pub fn have_blobs(&self, blobs: &[BlobDigest]) -> Result<()> {
+        let events = Mutex::new(self.events.clone());
+        self.downloads.have(blobs, &|event| {
+            // As in `tell`; a Sender is not to be shared.
+            let _ = events.lock().unwrap_or_else(|broken| broken.into_inner()).send(event);
+        })
     }
 
     /// The listing and the delta of the topmost layer are there, re-made from its blob where they are not.
@@ -211,6 +233,7 @@ impl Site {
             let Some(blob) = blobs.get(&diff_id).or_else(|| self.base_blobs.get(&diff_id)) else {
                 return Err(Lost::Evicted(id));
             };
+            self.have_blobs(&[blob.digest])?;
             let file = match File::open(&blob.path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Lost::Evicted(id)),
@@ -257,6 +280,11 @@ impl Site {
             true => Ok(vec![]),
             false => {
                 let mut learned = Vec::new();
+                let ids = chain.0.iter().copied().zip(chain.ids());
+                let is_whole = |(diff_id, id): &(DiffId, ChainId)| {
+                    self.roots.delta(id).exists() && self.stacker.listing(diff_id).exists()
+                };
+                self.have_base_blobs(ids.filter(|layer| !is_whole(layer)).map(|(diff_id, _)| diff_id), blobs)?;
                 for end in 1..=chain.0.len() {
                     learned.extend(self.have_delta(&Chain(chain.0[..end].to_vec()), blobs)?);
                 }

@@ -70,6 +70,7 @@ impl Gc<'_> {
         })?;
         self.files(stacker.0.join("listings"), used_before.min(made_before), |name| !name.starts_with("tree-"))?;
         self.files(stacker.0.join("blobs/sha256"), made_before, |name| blobs.contains(name))?;
+        self.files(stacker.0.join("downloads"), used_before.min(made_before), |_| false)?;
         self.files(stacker.tmp(), made_before, |_| false)?;
         self.files(stacker.damaged(), used_before.min(made_before), |_| false)?;
         drop(closed);

@@ -75,7 +75,7 @@ fn references(layer: &Layer) -> Vec<Reference<'_>> {
     let base = match &layer.base {
         Base::Built { tag, place } => Some(Reference { name: tag, place, need: Need::Base }),
         Base::LayerTar { layer, place, .. } => Some(Reference { name: layer, place, need: Need::Tar }),
-        Base::Oci { .. } | Base::Tar { .. } | Base::Scratch => None,
+        Base::Oci { .. } | Base::Registry { .. } | Base::Tar { .. } | Base::Scratch => None,
     };
     let imports = layer.imports.iter().filter_map(|import| match &import.source {
         Source::Layer { layer, .. } => Some(Reference { name: layer, place: &import.place, need: Need::Import }),
@@ -162,6 +162,7 @@ fn node(layer: &Layer, needed: &mut impl Iterator<Item = LayerIndex>) -> Node {
         Base::Oci { layout, tag, .. } => NodeBase::Oci { layout: layout.clone(), tag: tag.clone() },
         Base::Tar { path, .. } => NodeBase::Tar(path.clone()),
         Base::LayerTar { path, .. } => NodeBase::LayerTar { layer: next(), path: path.clone() },
+        Base::Registry { name, insecure, .. } => NodeBase::Registry { name: name.clone(), insecure: *insecure },
         Base::Scratch => NodeBase::Scratch,
     };
     let import = |import: &crate::load::Import| {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::diag::Diagnostic;
+use crate::registry::{ImageName, SCHEME};
 
 use super::Base;
 use super::imports::{LAYER, in_layer};
@@ -48,9 +49,7 @@ pub(super) fn read(reader: &mut Reader, draft: &mut Draft, entry: &Entry) {
         let found = entries.iter().find(|key| &*key.key == name).map(|key| &key.value);
         found.filter(|node| node.kind != Kind::Blank)
     };
-    if let Some(node) = value("insecure") {
-        reader.flag("`insecure`", node);
-    }
+    let insecure = value("insecure").and_then(|node| reader.flag("`insecure`", node)).unwrap_or_default();
     let url = value("url").and_then(|node| text(reader, "`url`", node));
     let tag = value("tag").and_then(|node| text(reader, "`tag`", node));
     let Some(kind) = value("type") else {
@@ -60,7 +59,7 @@ pub(super) fn read(reader: &mut Reader, draft: &mut Draft, entry: &Entry) {
     draft.base = match kind {
         Type::Scratch => Some(Base::Scratch),
         Type::Built => needed(reader, entry, tag, "built", "tag").map(|tag| built(reader, tag)),
-        Type::Docker => needed(reader, entry, url, "docker", "url").and_then(|url| docker(reader, url)),
+        Type::Docker => needed(reader, entry, url, "docker", "url").and_then(|url| docker(reader, url, insecure)),
         Type::Oci => needed(reader, entry, url, "oci", "url").and_then(|url| oci(reader, url)),
         Type::Tar => needed(reader, entry, url, "tar", "url").and_then(|url| tar(reader, url)),
     };
@@ -88,17 +87,21 @@ fn built(reader: &Reader, tag: Text) -> Base {
     Base::Built { place: reader.place(&tag.span), tag: tag.text }
 }
 
-fn docker(reader: &mut Reader, url: Text) -> Option<Base> {
+fn docker(reader: &mut Reader, url: Text, insecure: bool) -> Option<Base> {
     if let Some(layout) = url.text.strip_prefix("oci:") {
         return oci(reader, Text { text: layout.to_owned(), span: url.span });
     }
-    let title = if url.text.starts_with("docker://") {
-        "a base from a registry is not supported yet".to_owned()
-    } else {
-        format!("`url` must start with `docker://` or `oci:`, not `{}`", url.text)
-    };
-    reader.error(&url.span, title);
-    None
+    if !url.text.starts_with(SCHEME) {
+        reader.error(&url.span, format!("`url` must start with `{SCHEME}` or `oci:`, not `{}`", url.text));
+        return None;
+    }
+    match ImageName::parse(&url.text) {
+        Ok(name) => Some(Base::Registry { name, insecure, place: reader.place(&url.span) }),
+        Err(why) => {
+            reader.error(&url.span, why);
+            None
+        }
+    }
 }
 
 /// `path:tag`; the tag is what follows the first colon.

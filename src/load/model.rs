@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::action::{Attributes, Network, Platform};
+use crate::registry::ImageName;
 use crate::resolve::Modes;
 
 /// One file that was read.
@@ -80,6 +81,15 @@ pub enum Base {
         layout: PathBuf,
         /// The tag, or `None` when the layout's only manifest is meant.
         tag: Option<String>,
+        /// Of the url.
+        place: Place,
+    },
+    /// An image at a registry.
+    Registry {
+        /// Its name.
+        name: ImageName,
+        /// Plain http, or TLS without a look at certificates, is good enough.
+        insecure: bool,
         /// Of the url.
         place: Place,
     },

@@ -33,6 +33,27 @@ pub enum Event {
         /// The layer's name.
         layer: String,
     },
+    /// Something is fetched.
+    DownloadStarted {
+        /// What, for a person; unlike all others at that time.
+        what: String,
+        /// All of it, where that is known.
+        bytes: Option<u64>,
+    },
+    /// More of it is here.
+    DownloadGoesOn {
+        /// As before.
+        what: String,
+        /// So many bytes in all.
+        bytes: u64,
+    },
+    /// It is here, or not.
+    DownloadEnded {
+        /// As before.
+        what: String,
+        /// How long it took; `None`: it came to nothing.
+        seconds: Option<f64>,
+    },
     /// A line of a run's output, without its end.
     Output {
         /// The layer's name.

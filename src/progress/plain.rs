@@ -1,5 +1,7 @@
 //! Prefixed lines, one after the other: for logs and scripts.
 
+use bytesize::ByteSize;
+
 use super::{Event, LayerStatus, Renderer, duration, log, titled};
 use crate::text::printable;
 
@@ -23,6 +25,14 @@ impl Renderer for Plain {
             Event::Started { layer, step, reason } if reason.is_empty() => line!("{layer}: {step}"),
             Event::Started { layer, step, reason } => line!("{layer}: {step} ({})", printable(reason)),
             Event::Waiting { layer } => line!("{layer}: another stacker builds it, waiting"),
+            Event::DownloadStarted { what, bytes: None } => line!("{}: downloading", printable(what)),
+            Event::DownloadStarted { what, bytes: Some(bytes) } => {
+                line!("{}: downloading {}", printable(what), ByteSize::b(*bytes));
+            }
+            Event::DownloadGoesOn { .. } | Event::DownloadEnded { seconds: None, .. } => {}
+            Event::DownloadEnded { what, seconds: Some(seconds) } => {
+                line!("{}: downloaded in {}", printable(what), duration(*seconds));
+            }
             Event::Output { layer, line } => line!("{layer}| {}", printable(line)),
             Event::Finished { layer, status: LayerStatus::Built, seconds } => {
                 line!("{layer}: built in {}", duration(*seconds));

@@ -13,6 +13,7 @@ pub struct Terminal {
     bars: MultiProgress,
     total: ProgressBar,
     running: BTreeMap<String, ProgressBar>,
+    downloads: BTreeMap<String, ProgressBar>,
     layers: usize,
     hits: usize,
     built: usize,
@@ -31,7 +32,16 @@ impl Terminal {
         let bars = MultiProgress::new();
         let total = bars.add(ProgressBar::new_spinner());
         total.set_style(style("{spinner} {elapsed} {msg}"));
-        Terminal { bars, total, running: BTreeMap::new(), layers: 0, hits: 0, built: 0, failed: 0 }
+        Terminal {
+            bars,
+            total,
+            running: BTreeMap::new(),
+            downloads: BTreeMap::new(),
+            layers: 0,
+            hits: 0,
+            built: 0,
+            failed: 0,
+        }
     }
 
     fn line(&mut self, layer: &str) -> &ProgressBar {
@@ -45,6 +55,22 @@ impl Terminal {
         })
     }
 
+    fn begin_download(&mut self, what: &str, bytes: Option<u64>) {
+        let bar = match bytes {
+            Some(bytes) => ProgressBar::new(bytes),
+            None => ProgressBar::new_spinner(),
+        };
+        let bar = self.bars.insert_before(&self.total, bar);
+        let form = match bytes {
+            Some(_) => "{spinner} {elapsed:>4} {prefix} {bytes} of {total_bytes} ({bytes_per_sec})",
+            None => "{spinner} {elapsed:>4} {prefix} {bytes} ({bytes_per_sec})",
+        };
+        bar.set_style(style(form));
+        bar.set_prefix(printable(what).into_owned());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        self.downloads.insert(what.to_owned(), bar);
+    }
+
     fn show_total(&self) {
         let left = self.layers.saturating_sub(self.hits + self.built + self.failed);
         let failed = if self.failed > 0 { format!(", {} failed", self.failed) } else { String::new() };
@@ -52,7 +78,7 @@ impl Terminal {
     }
 
     fn clear(&self) {
-        for bar in self.running.values() {
+        for bar in self.running.values().chain(self.downloads.values()) {
             bar.finish_and_clear();
         }
         self.total.finish_and_clear();
@@ -73,6 +99,17 @@ impl Renderer for Terminal {
                 self.line(layer).set_message(printable(&text).into_owned());
             }
             Event::Waiting { layer } => self.line(layer).set_message("another stacker builds it, waiting"),
+            Event::DownloadStarted { what, bytes } => self.begin_download(what, *bytes),
+            Event::DownloadGoesOn { what, bytes } => {
+                if let Some(bar) = self.downloads.get(what) {
+                    bar.set_position(*bytes);
+                }
+            }
+            Event::DownloadEnded { what, .. } => {
+                if let Some(bar) = self.downloads.remove(what) {
+                    bar.finish_and_clear();
+                }
+            }
             Event::Output { layer, line } => self.line(layer).set_message(printable(line).into_owned()),
             Event::Finished { layer, status, seconds } => {
                 if let Some(bar) = self.running.remove(layer) {

@@ -7,7 +7,7 @@ mod relay;
 mod terminal;
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::build::{What, find, settle, wanted};
@@ -127,8 +127,13 @@ fn look(
     let decider = Decider::new(inputs.layers.clone(), wanted.clone(), settings);
     let pins = Pins::start(&request.directories.stacker)?;
     let site = Arc::new(Site::new(&request.directories, holder, pins, inputs, scope, teller.sender()));
-    let options =
-        execute::Options { jobs: 1, packings: Vec::new(), emitted: Default::default(), texts: loaded.texts.clone() };
+    let options = execute::Options {
+        jobs: 1,
+        packings: Vec::new(),
+        emitted: Default::default(),
+        layout: PathBuf::new(),
+        texts: loaded.texts.clone(),
+    };
     let execution = Execution::new(graph, wanted, decider, site.clone(), database, options);
     match execution.look(layer, view)? {
         Looked::There(run) => Ok((site, *run, None)),
@@ -144,12 +149,8 @@ fn look(
 
 /// What the last run of a layer left when it failed.
 fn failed(request: &Request, holder: Holder, node: &Node, database: &Database, teller: &Teller) -> Result<Opened> {
-    let none = Inputs {
-        layers: Vec::new(),
-        images: Default::default(),
-        trees: Default::default(),
-        bounds: Default::default(),
-    };
+    let none =
+        Inputs { layers: Vec::new(), bases: Default::default(), trees: Default::default(), bounds: Default::default() };
     let pins = Pins::start(&request.directories.stacker)?;
     let scope = scope(request, &holder)?;
     let site = Arc::new(Site::new(&request.directories, holder, pins, none, scope, teller.sender()));

@@ -9,6 +9,7 @@ use super::known::Known;
 use crate::digest::{BlobDigest, TreeDigest};
 use crate::error::{At, Result};
 use crate::listing::{self, Entry, Kind, Listing, order, tree_digest};
+use crate::pins::Pin;
 use crate::place::StackerDir;
 use crate::record::{LayerInfo, names};
 use crate::resolve::sha256_file;
@@ -78,18 +79,26 @@ impl Verify<'_> {
     /// Compressed layers: the size that the database knows; with `deep`, the digest that is their name.
     pub(super) fn blobs(&mut self, known: &Known) -> Result<()> {
         let sizes = self.database.blob_sizes()?;
+        let of_bases = self.database.base_blobs()?;
         let directory = self.directories.stacker.0.join("blobs/sha256");
         for name in names(&directory)? {
             // Of another name it is gc's.
             let Ok(digest) = format!("sha256:{name}").parse::<BlobDigest>() else { continue };
             let path = directory.join(&name);
-            let row = sizes.get(&digest);
+            let (row, of_base) = (sizes.get(&digest), of_bases.get(&digest));
             self.report.checked.blobs += 1;
-            let Some(why) = self.wrong_blob(&path, &digest, row.map(|(_, size)| *size)) else { continue };
+            let size = row.map(|(_, size)| *size).or(of_base.map(|(size, _)| *size));
+            let Some(why) = self.wrong_blob(&path, &digest, size) else { continue };
             let layer = row.and_then(|(diff_id, _)| known.layers.get(diff_id));
-            let pins = layer.map_or(&[][..], |layer| &layer.pins);
-            let done = self.set_file_aside("blob", &path, pins)?;
-            self.damaged(format!("blob of {}", layer.map_or("nothing", |layer| &layer.of)), &path, why, done);
+            let of = match (layer, of_base) {
+                (Some(layer), _) => &layer.of,
+                (None, Some(_)) => "a base image",
+                (None, None) => "nothing",
+            };
+            let mut pins = layer.map_or_else(Vec::new, |layer| layer.pins.clone());
+            pins.extend(of_base.iter().flat_map(|(_, chains)| chains).map(|chain| Pin::Base(*chain)));
+            let done = self.set_file_aside("blob", &path, &pins)?;
+            self.damaged(format!("blob of {of}"), &path, why, done);
         }
         for (digest, (diff_id, _)) in sizes {
             let path = self.directories.stacker.blob(&digest);
