@@ -34,7 +34,8 @@ fn everyday_dockerfiles_build_and_run() {
 /// Puts a directory of `tests/dockerfiles` and the base image into a space.
 fn prepare(space: &Space, name: &str) {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dockerfiles");
-    let script = "cp -r \"$1/$2\" \"$2\" && chmod -R u=rwX,go=rX \"$2\" && { test -d bases || cp -r --reflink=auto \"$3\" bases; }";
+    let script = "cp -r \"$1/$2\" \"$2\" && chmod -R u=rwX,go=rX \"$2\"
+        test -d bases || cp -r --reflink=auto \"$3\" bases";
     let mut copy = Command::new("sh");
     copy.args(["-ec", script, "sh"]).arg(examples).arg(name).arg(support::debian::tools());
     assert!(copy.current_dir(space.path("")).status().unwrap().success());
