@@ -3,8 +3,9 @@
 //! A temporary file is locked by who writes it, so that one whose lock is free was left by a killed process and may be
 //! removed by anybody. Digests are taken on trust here; who made the blob hashed it.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, ioctl_ficlone, linkat};
@@ -14,9 +15,6 @@ use crate::error::{At, Result};
 
 /// How temporary files in a layout's root are called.
 const TEMPORARY: &str = ".stacker-tmp-";
-
-/// A sweeping process can catch a temporary file in the moment between its making and its locking.
-const ATTEMPTS: usize = 3;
 
 /// Replaces `path` by a file with these bytes: a reader sees the old or the new ones.
 pub(super) fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -70,7 +68,9 @@ pub(super) fn remove_leftovers(root: &Path) -> Result<()> {
             continue;
         }
         let path = entry.path();
-        if File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+        let Ok(file) = File::open(&path) else { continue };
+        // The lock is held until the name is gone: who has just made the file sees one or the other.
+        if file.try_lock().is_ok() {
             remove_if_there(&path)?;
         }
     }
@@ -86,28 +86,26 @@ pub(super) fn remove_if_there(path: &Path) -> Result<()> {
 }
 
 fn place(directory: &Path, target: &Path, fill: impl Fn(&mut File) -> Result<()>) -> Result<()> {
-    let mut attempt = 1;
-    loop {
-        let mut file = temporary(directory)?;
-        fill(file.as_file_mut())?;
-        match file.persist(target) {
-            Ok(_) => return Ok(()),
-            Err(error) if error.error.kind() == ErrorKind::NotFound && attempt < ATTEMPTS => attempt += 1,
-            Err(error) => return Err(error.error).at("create", target),
-        }
-    }
+    let mut file = temporary(directory)?;
+    fill(file.as_file_mut())?;
+    file.persist(target).map(drop).map_err(|error| error.error).at("create", target)
 }
 
 /// A locked temporary file that others may read once it has its name, as the umask allows.
 fn temporary(directory: &Path) -> Result<NamedTempFile> {
-    use std::os::unix::fs::PermissionsExt;
     let readable = std::fs::Permissions::from_mode(0o644);
-    let file = tempfile::Builder::new()
-        .prefix(TEMPORARY)
-        .permissions(readable)
-        .tempfile_in(directory)
-        .at("create a file in", directory)?;
-    // A file system without locks only means that leftovers may be taken for live files or the other way round.
-    let _ = file.as_file().try_lock();
-    Ok(file)
+    loop {
+        let file = tempfile::Builder::new()
+            .prefix(TEMPORARY)
+            .permissions(readable.clone())
+            .tempfile_in(directory)
+            .at("create a file in", directory)?;
+        match file.as_file().try_lock() {
+            // A sweeping process caught it in the moment before it was locked, and removes it.
+            Err(TryLockError::WouldBlock) => {}
+            Ok(()) if file.as_file().metadata().at("stat", file.path())?.nlink() == 0 => {}
+            // Where the file system has no locks, nobody sweeps.
+            Ok(()) | Err(TryLockError::Error(_)) => return Ok(file),
+        }
+    }
 }
