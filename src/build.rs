@@ -20,6 +20,7 @@ use crate::layer_type::{LayerType, Packing};
 use crate::load;
 use crate::pins::{Pin, Pins};
 use crate::progress::{Event, Mode};
+use crate::remote::{self, Fetching};
 use crate::resolve::Owners;
 use crate::shell::{AfterFailure, after_failure};
 use crate::store;
@@ -78,7 +79,7 @@ pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     let begun = Instant::now();
     let files = find(&request.what, &request.load)?;
     let loaded = load::load(&files, &request.load)?;
-    let graph = LayerGraph::new(&loaded)?;
+    let mut graph = LayerGraph::new(&loaded)?;
     let wanted = wanted(&graph, &named(&graph, &request.what)?);
     let (database, mut warnings) = Database::open(&request.directories.stacker)?;
     warnings.extend(settle(&request.directories, &database)?);
@@ -87,6 +88,10 @@ pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     let scope = scope(request, &graph, holder.owners()?)?;
     // What is fetched from now on is not taken for a leftover.
     let pins = Pins::start(&request.directories.stacker)?;
+    let progress = request.progress;
+    let fetching =
+        Fetching { loaded: &loaded, wanted: &wanted, scope: &scope, database: &database, pins: &pins, progress };
+    warnings.extend(remote::fetch(&mut graph, &fetching)?);
     let inputs = inputs::resolve(&graph, &loaded, &wanted, &scope, &database)?;
     inputs::check_hashes(&graph, &loaded, &wanted, &inputs, &database)?;
     warnings.splice(0..0, loaded.warnings.iter().chain(graph.warnings()).cloned());

@@ -47,6 +47,12 @@ pub enum CommitPoint {
     PinsMade,
     /// Something is pinned, and not looked at yet.
     Pinned,
+    /// It is written down which file of a server a part will be of.
+    RemoteBegun,
+    /// It is written down what a URL gave; the copy does not have its name yet.
+    RemoteNoted,
+    /// The copy has its name.
+    RemoteNamed,
     /// Images that are built upon are in the database.
     BasesNoted,
 

@@ -7,9 +7,10 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet, normalize_untrusted_str};
+use regex::{Captures, Regex};
 
 use crate::error::Error;
 use crate::load::Place;
@@ -187,7 +188,8 @@ impl Diagnostics {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let mut group: Group = level.primary_title(shortened(&diagnostic.title)).elements(self.snippets(diagnostic));
+        let title = shortened(&diagnostic.title);
+        let mut group: Group = level.primary_title(without_credentials(&title)).elements(self.snippets(diagnostic));
         if let Some(help) = &diagnostic.help {
             group = group.element(Level::HELP.message(normalize_untrusted_str(&shortened(help))));
         }
@@ -213,10 +215,17 @@ impl Diagnostics {
                     kind.span(first_line(text, &place.span)).label(label)
                 },
             );
-            Snippet::source(text).path(self.texts.shown(path)).annotations(annotations)
+            Snippet::source(without_credentials(text)).path(self.texts.shown(path)).annotations(annotations)
         };
         paths.into_iter().map(snippet).collect()
     }
+}
+
+/// The text with a star for each byte of the user names and passwords in its URLs.
+fn without_credentials(text: &str) -> Cow<'_, str> {
+    static CREDENTIALS: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"(?i)(https?://)([^/?#\s]+)@").expect("the pattern is constant"));
+    CREDENTIALS.replace_all(text, |found: &Captures| format!("{}{}@", &found[1], "*".repeat(found[2].len())))
 }
 
 /// The beginning of a text that is too long to be read.

@@ -5,6 +5,7 @@
 //! that is missing is made again or counts as evicted. So it can be killed at any moment, and it works on a full disk.
 
 pub(crate) mod leftovers;
+mod remote;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -53,6 +53,8 @@ pub enum NodeBase {
     },
     /// A tar on disk.
     Tar(PathBuf),
+    /// A tar on a server, until it is here: see [`LayerGraph::put_files`].
+    UrlTar(String),
     /// A tar in another layer.
     LayerTar {
         /// Which.
@@ -90,6 +92,8 @@ pub enum NodeSource {
         /// Absolute path in it, with its trailing slash where it was written with one.
         path: String,
     },
+    /// A file on a server, until it is here: see [`LayerGraph::put_files`].
+    Url(String),
 }
 
 /// Why one layer needs another.
@@ -168,6 +172,25 @@ impl LayerGraph {
             }
         }
         found.into_iter().collect()
+    }
+
+    /// Lets what comes from servers be what lies on the host instead, where `file` knows it by URL and `hash`.
+    pub fn put_files(&mut self, file: impl Fn(&str, Option<&[u8; 32]>) -> Option<PathBuf>) {
+        for node in &mut self.nodes {
+            if let NodeBase::UrlTar(url) = &node.base
+                && let Some(path) = file(url, None)
+            {
+                node.base = NodeBase::Tar(path);
+            }
+            for import in &mut node.imports {
+                if let NodeSource::Url(url) = &import.source
+                    && let Some(path) = file(url, import.import.hash.as_ref())
+                {
+                    let at = HostPath::normalised(path);
+                    import.source = NodeSource::Host { at, trailing_slash: false };
+                }
+            }
+        }
     }
 
     /// Rendered warnings about how layers refer to each other.

@@ -120,7 +120,7 @@ impl<'a> Composer<'a> {
         let base = match &node.base {
             NodeBase::Built(base) => self.state(*base)?,
             NodeBase::Oci { .. } | NodeBase::Registry { .. } => Arc::new(self.base(&self.export.images[&layer])?),
-            NodeBase::Tar(_) | NodeBase::LayerTar { .. } | NodeBase::Scratch => {
+            NodeBase::Tar(_) | NodeBase::UrlTar(_) | NodeBase::LayerTar { .. } | NodeBase::Scratch => {
                 Arc::new(ImageState::scratch(&node.layer.platform))
             }
         };

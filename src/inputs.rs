@@ -20,15 +20,16 @@ use crate::decide::{BaseInput, ImportInput, LayerInputs, RunInput, SourceInput, 
 use crate::diag::{Diagnostic, Diagnostics};
 use crate::digest::{Chain, ContentDigest};
 use crate::error::{At, Error, Result};
-use crate::graph::{LayerGraph, LayerIndex, Node, NodeBase, NodeSource};
+use crate::graph::{LayerGraph, LayerIndex, Node, NodeBase, NodeImport, NodeSource};
 use crate::http;
 use crate::listing::Kind;
-use crate::load::{Base, Loaded, Place};
+use crate::load::{Base, Loaded, Place, Source};
 use crate::oci::BaseImage;
 use crate::place::StackerDir;
 use crate::resolve::{Bound, HostPath, HostTree, Owners, Resolver};
 
 pub use hashes::check_hashes;
+pub(crate) use hashes::{remember_sha256, remembered_sha256};
 
 /// Host import trees.
 pub type Trees = HashMap<HostPath, Arc<HostTree>>;
@@ -181,6 +182,7 @@ pub fn base_place(node: &Node) -> Place {
         | Base::Oci { place, .. }
         | Base::Registry { place, .. }
         | Base::Tar { place, .. }
+        | Base::UrlTar { place, .. }
         | Base::LayerTar { place, .. } => place.clone(),
         Base::Scratch => node.layer.place.clone(),
     }
@@ -197,12 +199,13 @@ fn layer_inputs(
         NodeBase::Scratch => BaseInput::Scratch,
         NodeBase::Built(base) => BaseInput::Built(*base),
         NodeBase::Tar(path) => BaseInput::Tar(file_content(path, &trees[&HostPath::normalised(path.clone())])?),
+        NodeBase::UrlTar(url) => return Err(unfetched(url)),
         NodeBase::LayerTar { layer, path } => BaseInput::LayerTar { layer: *layer, path: path.clone() },
         NodeBase::Oci { .. } | NodeBase::Registry { .. } => {
             BaseInput::Image(Chain(images[&index].layers.iter().map(|layer| layer.diff_id).collect()))
         }
     };
-    let imports = node.imports.iter().map(|import| import_input(import, trees)).collect();
+    let imports = node.imports.iter().map(|import| import_input(import, trees)).collect::<Result<_>>()?;
     let layer = &node.layer;
     let run = layer.run.as_ref();
     let run = run.map(|script| run_input(node, script, &scope.host, &layer.build_env, binds::of(node, bounds)));
@@ -212,7 +215,7 @@ fn layer_inputs(
     Ok(LayerInputs { base, platform: layer.platform.clone(), imports, run, labels, forced })
 }
 
-fn import_input(import: &crate::graph::NodeImport, trees: &Trees) -> ImportInput {
+fn import_input(import: &NodeImport, trees: &Trees) -> Result<ImportInput> {
     let (source, path, contents) = match &import.source {
         NodeSource::Host { at, trailing_slash } => {
             let tree = &trees[at];
@@ -223,15 +226,25 @@ fn import_input(import: &crate::graph::NodeImport, trees: &Trees) -> ImportInput
             let source = SourceInput::Layer { layer: *layer, path: path.clone() };
             (source, path.trim_end_matches('/').to_owned(), path.ends_with('/'))
         }
+        NodeSource::Url(url) => return Err(unfetched(url)),
     };
-    ImportInput {
+    let basename = match &import.import.source {
+        Source::Url { url } => http::name(url).unwrap_or_default(),
+        _ => path.rsplit('/').next().unwrap_or_default().to_owned(),
+    };
+    Ok(ImportInput {
         source,
-        basename: path.rsplit('/').next().unwrap_or_default().to_owned(),
+        basename,
         contents,
         dest: import.import.dest.clone(),
         seen_in: import.import.seen_in(),
         attributes: import.import.attributes,
-    }
+    })
+}
+
+/// It should have been fetched before its layer's inputs are made.
+pub(crate) fn unfetched(url: &str) -> Error {
+    Error::Machine(format!("{} was not fetched", http::shown(url)))
 }
 
 /// A file or a directory.

@@ -38,6 +38,7 @@ pub mod progress;
 pub mod reason;
 pub mod record;
 pub mod registry;
+pub mod remote;
 pub mod resolve;
 pub mod schema;
 pub mod seal;

@@ -14,7 +14,7 @@ use std::sync::Mutex;
 use std::time::SystemTime;
 
 use crate::commit_point::CommitPoint;
-use crate::digest::{ChainId, Key};
+use crate::digest::{BlobDigest, ChainId, Key};
 use crate::error::{At, Result};
 use crate::place::StackerDir;
 use crate::record::names;
@@ -28,6 +28,8 @@ pub enum Pin {
     Base(ChainId),
     /// A staged import.
     Import(String),
+    /// A copy of a file from a server.
+    Remote(BlobDigest),
 }
 
 /// The pins of this process.
@@ -154,6 +156,7 @@ impl std::fmt::Display for Pin {
             Pin::Result(key) => write!(f, "result {}", key.hex()),
             Pin::Base(chain) => write!(f, "base {chain}"),
             Pin::Import(name) => write!(f, "import {name}"),
+            Pin::Remote(copy) => write!(f, "remote {}", copy.hex()),
         }
     }
 }

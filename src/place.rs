@@ -8,6 +8,7 @@
 //!   listings/                  0755: workers read them; sha256-HEX of a layer, tree-HEX of an import
 //!   blobs/sha256/              compressed layers; layers, configs and manifests of registries
 //!   downloads/                 what is there of blobs that are being fetched
+//!   remote/                    copies of files from http(s) servers, and of which URLs they are
 //!   logs/                      output of runs
 //!   claims/                    one lock file for each action being built
 //!   pins/ pins.lock            one file for each running build: what it relies on
@@ -37,13 +38,14 @@ pub struct RootsDir(pub PathBuf);
 
 impl StackerDir {
     /// The directories that must exist.
-    pub const DIRECTORIES: [&str; 11] = [
+    pub const DIRECTORIES: [&str; 12] = [
         "records",
         "fresh",
         "listings",
         "blobs",
         "blobs/sha256",
         "downloads",
+        "remote",
         "logs",
         "claims",
         "pins",
@@ -70,6 +72,10 @@ impl StackerDir {
     /// What is there of a blob that is being fetched.
     pub fn download(&self, blob: &BlobDigest) -> PathBuf {
         self.0.join("downloads").join(blob.hex())
+    }
+    /// Copies of files from servers.
+    pub fn remote(&self) -> PathBuf {
+        self.0.join("remote")
     }
     /// The output of the run with this key.
     pub fn log(&self, key: &Key) -> PathBuf {

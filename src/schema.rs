@@ -105,7 +105,7 @@ struct From {
     r#type: FromType,
     /// `docker`: `docker://host/name:tag`, with a digest behind `@` if that is wanted; or `oci:/path:tag`. `oci`:
     /// `path:tag` of an OCI layout.
-    /// `tar`: a path, or `stacker://layer/path` for a file of another layer.
+    /// `tar`: a path, an http(s) URL, or `stacker://layer/path` for a file of another layer.
     url: Option<String>,
     /// `built`: another layer of this file or its prerequisites.
     tag: Option<Scalar>,
@@ -146,7 +146,7 @@ enum Imports {
 #[schemars(untagged)]
 #[allow(dead_code)]
 enum Import {
-    /// A file or directory beside the stackerfile, or `stacker://layer/path`.
+    /// A file or directory beside the stackerfile, an http(s) URL, or `stacker://layer/path`.
     Path(String),
     /// A path with its place and attributes.
     Map(ImportMap),
@@ -156,7 +156,7 @@ enum Import {
 #[derive(JsonSchema)]
 #[allow(dead_code)]
 struct ImportMap {
-    /// A file or directory beside the stackerfile, or `stacker://layer/path`.
+    /// A file or directory beside the stackerfile, an http(s) URL, or `stacker://layer/path`.
     path: String,
     /// The sha256 that the file must have.
     #[schemars(regex(pattern = "^[0-9A-Fa-f]{64}$"))]

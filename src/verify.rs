@@ -10,6 +10,7 @@ mod files;
 mod known;
 mod layers;
 mod records;
+mod remote;
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -69,6 +70,8 @@ pub struct Checked {
     pub trees: usize,
     /// Compressed layers.
     pub blobs: usize,
+    /// Files from servers.
+    pub copies: usize,
 }
 
 /// One run of it.
@@ -106,6 +109,7 @@ pub fn verify(directories: &Directories, (kind, sandbox): Insisted, deep: bool) 
     verify.records()?;
     let known = Known::read(&verify.database)?;
     verify.blobs(&known)?;
+    verify.copies()?;
     verify.layers(&known)?;
     verify.trees(&known)?;
     verify.import_trees()?;
@@ -227,9 +231,12 @@ impl Report {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{word}: {what} ({}): {why}; {done}", path.display());
         }
-        let Checked { records, listings, deltas, trees, blobs } = self.checked;
-        let counts =
-            format!("{records} records, {listings} listings, {deltas} deltas, {trees} trees and {blobs} blobs");
+        let Checked { records, listings, deltas, trees, blobs, copies } = self.checked;
+        let mut counts = format!("{records} records, {listings} listings, {deltas} deltas, {trees} trees");
+        counts += &match copies {
+            0 => format!(" and {blobs} blobs"),
+            _ => format!(", {blobs} blobs and {copies} files from servers"),
+        };
         text + &match self.damaged.len() {
             0 => format!("{counts}: all right"),
             count => format!("{counts}: {count} things were damaged; the next build makes again what it needs of them"),

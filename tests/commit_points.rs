@@ -11,6 +11,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -19,13 +20,14 @@ use stacker::commit_point::{CommitPoint, WATCHER};
 use stacker::holder::wire::{self, Packet};
 use support::identity::identities;
 use support::processes::beneath;
+use support::server::{Reply, Server};
 use support::space::{Space, for_each_identity_at_once};
 use support::undisturbed::Undisturbed;
 
 const LAYERS: &str = "
 one: {from: {type: built, tag: base}, run: 'echo ROUND > /one; if env | grep STACKER_TEST; then exit 9; fi'}
 two: {from: {type: built, tag: one}, imports: [{path: data, dest: /data, uid: 3}], run: 'cat /data/file > /two; ENDING'}
-right: {from: {type: built, tag: two}, imports: ['stacker://one/one'], run: 'cp /stacker/imports/one /right'}
+right: {from: {type: built, tag: two}, imports: ['stacker://one/one', 'SERVER/ROUND'], run: 'cp /stacker/imports/* /'}
 image: {from: {type: oci, url: 'bases:base'}, run: 'echo ROUND > /image'}
 ";
 
@@ -138,6 +140,12 @@ fn forget_trees(space: &Space) {
     assert!(Command::new(words[0]).args(&words[1..]).status().unwrap().success());
 }
 
+/// A server that has a file for each round.
+fn server() -> String {
+    static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start(|request| Reply::new(200, request.path.as_str())));
+    SERVER.url("")
+}
+
 /// One state of the sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Sources {
@@ -149,7 +157,8 @@ impl Sources {
     fn write(self, space: &Space, ending: &str) {
         space.write("data/file", format!("content {}", self.round));
         space.write("same", "always the same");
-        let mut text = LAYERS.replace("ROUND", &self.round.to_string()).replace("ENDING", ending);
+        let mut text =
+            LAYERS.replace("SERVER", &server()).replace("ROUND", &self.round.to_string()).replace("ENDING", ending);
         if self.deep {
             let imports: Vec<_> = (0..IMPORTS).map(|n| format!("{{path: same, dest: /same-{n}}}")).collect();
             let (imports, round) = (imports.join(", "), self.round);

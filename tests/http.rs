@@ -6,9 +6,12 @@ use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use stacker::http::{Client, Download, Failure, Got, Options, Same};
+use stacker::http::{Begin, Client, Download, Failure, Got, Options, Same};
 use support::authority::Authority;
 use support::server::{Reply, Server};
+
+/// Nothing is known of what is there.
+const BY_VALIDATOR: Same = Same::ByValidator { known: None, begins: &|_| Ok(Begin::Wanted) };
 
 fn client() -> Client {
     Client::new(Options { retries: 2, patience: Duration::from_secs(1), ..Options::default() })
@@ -82,7 +85,7 @@ fn a_download_goes_on_where_it_broke() {
         };
         Reply { cut, ..Reply::range(request, &content()).with("etag", "\"one\"") }
     });
-    let got = download(&client(), &server.url("/x"), b"", Same::ByValidator(None), 1 << 30).unwrap();
+    let got = download(&client(), &server.url("/x"), b"", BY_VALIDATOR, 1 << 30).unwrap();
     assert!(got == content());
     let from: Vec<_> = server.requests().iter().map(|request| request.from()).collect();
     assert_eq!((from.len(), from[0]), (3, None));
@@ -94,7 +97,7 @@ fn what_can_not_be_known_to_be_the_same_is_fetched_anew() {
     let begun = content()[..1000].to_vec();
     // No validator: two answers may be two files.
     let server = Server::start(|request| Reply::range(request, &content()));
-    let got = download(&client(), &server.url("/x"), &begun, Same::ByValidator(None), 1 << 30).unwrap();
+    let got = download(&client(), &server.url("/x"), &begun, BY_VALIDATOR, 1 << 30).unwrap();
     assert!(got == content() && server.requests()[0].from().is_none());
     // By digest there is only one.
     let got = download(&client(), &server.url("/x"), &begun, Same::ByDigest, 1 << 30).unwrap();

@@ -136,6 +136,7 @@ fn imports_have_many_forms() {
                 format!("{}{}", path.display(), if *trailing_slash { "/" } else { "" })
             }
             Source::Layer { layer, path } => format!("{layer}:{path}"),
+            Source::Url { url } => url.clone(),
         })
         .collect();
     assert_eq!(shown, ["a/b", "dir/", "/abs/x", "base:/usr/lib/", "../up", "z"]);

@@ -130,7 +130,7 @@ fn place(node: &Node, changed: &Changed) -> HostPath {
         (Changed::Base(_) | Changed::Bind { .. }, _) => HostPath::normalised(PathBuf::new()),
         (Changed::Import { import, .. }, _) => match &node.imports[*import].source {
             NodeSource::Host { at, .. } => at.clone(),
-            NodeSource::Layer { path, .. } => HostPath::normalised(PathBuf::from(path)),
+            NodeSource::Layer { path, .. } | NodeSource::Url(path) => HostPath::normalised(PathBuf::from(path)),
         },
     }
 }

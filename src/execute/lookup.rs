@@ -2,7 +2,7 @@
 
 use crate::decide::{Answer, SourceKind};
 use crate::digest::TreeDigest;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::listing::{Kind, Stack};
 use crate::text::{escape, unescape};
 
@@ -35,6 +35,10 @@ pub fn place(stack: &Stack, dest: &str, basename: &str, kind: SourceKind, conten
     let path = match (kind, dest.ends_with('/')) {
         (SourceKind::File, true) => resolve(stack, &inside, false)?.0,
         (SourceKind::File, false) => match resolve(stack, dest, true)? {
+            (_, true) if basename.is_empty() => {
+                let why = "is a directory, and the import has no name of its own that it could have there";
+                return Err(Error::Build(format!("{dest} {why}")));
+            }
             (directory, true) => [directory.as_slice(), b"/", basename.as_bytes()].concat(),
             (_, false) => resolve(stack, dest, false)?.0,
         },

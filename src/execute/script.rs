@@ -16,6 +16,7 @@ use crate::digest::{DiffId, Key};
 use crate::error::{At, Error, Result};
 use crate::graph::{Node, NodeSource};
 use crate::holder::Tier;
+use crate::inputs;
 use crate::need::Need;
 use crate::progress::Event;
 use crate::worker::message::{Answer, Job, RunJob};
@@ -84,6 +85,7 @@ pub(super) fn run_job(
                     }
                 }
             }
+            NodeSource::Url(url) => return Err(inputs::unfetched(url).into()),
             NodeSource::Layer { .. } => site.have_layer_import(
                 &run.sources[&Taken::Import(index)],
                 mount.tree,

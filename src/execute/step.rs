@@ -8,6 +8,9 @@ use crate::decide::{Run, StepKind, Taken};
 use crate::digest::{Chain, ChainId, ContentDigest, DiffId, TreeDigest};
 use crate::error::{At, Error, Result};
 use crate::graph::{Node, NodeBase, NodeSource};
+use crate::http;
+use crate::inputs;
+use crate::load::Base;
 use crate::progress::Event;
 use crate::worker::message::{Answer, Job, Sealed};
 
@@ -82,7 +85,13 @@ fn unpack(site: &Site, node: &Node, content: ContentDigest) -> Result<StepEnd, L
             Ok(StepEnd::Sealed(sealed))
         }
         Ok(None) => Ok(StepEnd::SourceChanged(changed::base(site, path)?)),
-        Err(Error::Build(message)) => Err(Error::Build(format!("{}: {message}", path.display())).into()),
+        Err(Error::Build(message)) => {
+            let shown = match &node.layer.base {
+                Base::UrlTar { url, .. } => http::shown(url),
+                _ => path.display().to_string(),
+            };
+            Err(Error::Build(format!("{shown}: {message}")).into())
+        }
         Err(other) => Err(other.into()),
     }
 }
@@ -129,6 +138,7 @@ fn import(
             Some(name) => name,
             None => return Ok(StepEnd::SourceChanged(changed::import(site, at, index, tree)?)),
         },
+        NodeSource::Url(url) => return Err(inputs::unfetched(url).into()),
         NodeSource::Layer { .. } => {
             site.stage_layer(&run.sources[&Taken::Import(index)], tree, attributes, run.action.time, blobs)?
         }

@@ -71,6 +71,7 @@ impl Gc<'_> {
         self.files(stacker.0.join("listings"), used_before.min(made_before), |name| !name.starts_with("tree-"))?;
         self.files(stacker.0.join("blobs/sha256"), made_before, |name| blobs.contains(name))?;
         self.files(stacker.0.join("downloads"), used_before.min(made_before), |_| false)?;
+        self.remote(&live, used_before.min(made_before))?;
         self.files(stacker.tmp(), made_before, |_| false)?;
         self.files(stacker.damaged(), used_before.min(made_before), |_| false)?;
         drop(closed);
@@ -115,7 +116,12 @@ impl Gc<'_> {
     }
 
     /// Removes files that are not wanted and not younger than `before`.
-    fn files(&mut self, directory: PathBuf, before: SystemTime, wanted: impl Fn(&str) -> bool) -> Result<()> {
+    pub(super) fn files(
+        &mut self,
+        directory: PathBuf,
+        before: SystemTime,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<()> {
         for name in crate::record::names(&directory)? {
             let path = directory.join(&name);
             if wanted(&name) || !is_older(&path, before) {

@@ -75,11 +75,11 @@ fn references(layer: &Layer) -> Vec<Reference<'_>> {
     let base = match &layer.base {
         Base::Built { tag, place } => Some(Reference { name: tag, place, need: Need::Base }),
         Base::LayerTar { layer, place, .. } => Some(Reference { name: layer, place, need: Need::Tar }),
-        Base::Oci { .. } | Base::Registry { .. } | Base::Tar { .. } | Base::Scratch => None,
+        Base::Oci { .. } | Base::Registry { .. } | Base::Tar { .. } | Base::UrlTar { .. } | Base::Scratch => None,
     };
     let imports = layer.imports.iter().filter_map(|import| match &import.source {
         Source::Layer { layer, .. } => Some(Reference { name: layer, place: &import.place, need: Need::Import }),
-        Source::Host { .. } => None,
+        Source::Host { .. } | Source::Url { .. } => None,
     });
     base.into_iter().chain(imports).collect()
 }
@@ -163,6 +163,7 @@ fn node(layer: &Layer, needed: &mut impl Iterator<Item = LayerIndex>) -> Node {
         Base::Tar { path, .. } => NodeBase::Tar(path.clone()),
         Base::LayerTar { path, .. } => NodeBase::LayerTar { layer: next(), path: path.clone() },
         Base::Registry { name, insecure, .. } => NodeBase::Registry { name: name.clone(), insecure: *insecure },
+        Base::UrlTar { url, .. } => NodeBase::UrlTar(url.clone()),
         Base::Scratch => NodeBase::Scratch,
     };
     let import = |import: &crate::load::Import| {
@@ -172,6 +173,7 @@ fn node(layer: &Layer, needed: &mut impl Iterator<Item = LayerIndex>) -> Node {
                 NodeSource::Host { at, trailing_slash: *trailing_slash }
             }
             Source::Layer { path, .. } => NodeSource::Layer { layer: next(), path: path.clone() },
+            Source::Url { url } => NodeSource::Url(url.clone()),
         };
         NodeImport { import: import.clone(), source }
     };

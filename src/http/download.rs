@@ -24,7 +24,7 @@ pub struct Download<'a> {
     /// Where the file lies, for messages.
     pub path: &'a Path,
     /// How the rest is known to belong to what the file holds so far.
-    pub same: Same,
+    pub same: Same<'a>,
     /// More bytes than this are refused.
     pub most: u64,
     /// Told after each piece: bytes so far, and in all, if the server says.
@@ -32,19 +32,34 @@ pub struct Download<'a> {
 }
 
 /// What tells that two answers are the same file.
-#[derive(Clone, Debug)]
-pub enum Same {
+#[derive(Clone)]
+pub enum Same<'a> {
     /// Whoever downloads checks the digest of the whole.
     ByDigest,
-    /// This validator (see [`super::validator`]); without one the file is fetched from its beginning.
-    ByValidator(Option<String>),
+    /// A validator (see [`super::validator`]); without one the file is fetched from its beginning.
+    ByValidator {
+        /// That of what the file holds.
+        known: Option<String>,
+        /// Told the headers of each answer that fills the file from its beginning, when the file is empty.
+        begins: &'a dyn Fn(&HeaderMap) -> Result<Begin, Failure>,
+    },
+}
+
+/// Whether an answer is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// The file is to be filled.
+    Wanted,
+    /// Its headers said enough: the answer is given back as it is.
+    Unwanted,
 }
 
 /// How a download ended.
 pub enum Got {
     /// The file is whole; the headers of the last answer.
     Whole(HeaderMap),
-    /// The server answers something else (304, 401, 404, …); the file is as it was.
+    /// The server answers something else (304, 401, 404, …), and the file is as it was; or what is not wanted, and the
+    /// file is empty.
     Other(Response),
 }
 
@@ -68,10 +83,10 @@ impl Client {
 
 fn once(download: &mut Download, file: &mut File, have: u64) -> Result<Got, Failure> {
     let mut request = (download.request)()?;
-    let goes_on = have > 0 && !matches!(download.same, Same::ByValidator(None));
+    let goes_on = have > 0 && !matches!(download.same, Same::ByValidator { known: None, .. });
     if goes_on {
         request = request.header(RANGE, format!("bytes={have}-"));
-        if let Same::ByValidator(Some(validator)) = &download.same {
+        if let Same::ByValidator { known: Some(validator), .. } = &download.same {
             request = request.header(IF_RANGE, validator);
         }
     }
@@ -81,8 +96,11 @@ fn once(download: &mut Download, file: &mut File, have: u64) -> Result<Got, Fail
         StatusCode::OK => {
             restart(file, download.path)?;
             // What is fetched now is what a later range must belong to.
-            if let Same::ByValidator(validator) = &mut download.same {
-                *validator = super::validator(response.headers());
+            if let Same::ByValidator { known, begins } = &mut download.same {
+                if begins(response.headers())? == Begin::Unwanted {
+                    return Ok(Got::Other(response));
+                }
+                *known = super::validator(response.headers());
             }
         }
         // The file holds more than there is, or the server starts elsewhere: from the beginning.

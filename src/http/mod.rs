@@ -14,14 +14,15 @@ use std::time::Duration;
 
 use reqwest::Certificate;
 use reqwest::blocking::{RequestBuilder, Response};
-use reqwest::header::{ETAG, HeaderMap, LAST_MODIFIED};
+use reqwest::header::{DATE, ETAG, HeaderMap, LAST_MODIFIED};
 use reqwest::redirect::{Attempt, Policy};
 
 use crate::error::{At, Error, Result};
 
-pub use download::{Download, Got, Same};
+pub use download::{Begin, Download, Got, Same};
 pub use failure::Failure;
 use retry::Tries;
+pub use retry::may_pass;
 
 /// What reqwest's client is for those who make requests.
 pub type Requests = reqwest::blocking::Client;
@@ -65,6 +66,25 @@ pub fn shown(url: &str) -> String {
         }
         Err(_) => url.to_owned(),
     }
+}
+
+/// A URL as it is asked for: without what is behind `#`, which servers never see.
+pub fn url(text: &str) -> Result<String, String> {
+    match reqwest::Url::parse(text) {
+        Ok(mut url) => {
+            url.set_fragment(None);
+            Ok(url.to_string())
+        }
+        Err(error) => Err(format!("`{text}` is no URL: {error}")),
+    }
+}
+
+/// The name of the file that a URL leads to: the last part of its path. None for one that ends at the host.
+pub fn name(url: &str) -> Option<String> {
+    let url = reqwest::Url::parse(url).ok()?;
+    let last = url.path_segments()?.rfind(|part| !part.is_empty())?;
+    let name = percent_encoding::percent_decode_str(last).decode_utf8().ok()?.into_owned();
+    (!name.contains(['/', '\0']) && name != "." && name != "..").then_some(name)
 }
 
 impl Client {
@@ -123,10 +143,23 @@ impl Client {
     }
 }
 
-/// What tells whether a later answer is the same file (RFC 9110, 8.8): a strong `ETag`, else `Last-Modified`.
+/// What tells whether a later answer is the same file, byte for byte (RFC 9110, 8.8): a strong `ETag`, else
+/// `Last-Modified` if it was so long ago when the server answered that a later change has another one.
 pub fn validator(headers: &HeaderMap) -> Option<String> {
-    let text = |name| headers.get(name)?.to_str().ok().map(str::to_owned);
-    text(ETAG).filter(|tag| !tag.starts_with("W/")).or_else(|| text(LAST_MODIFIED))
+    let text = |name| headers.get(name)?.to_str().ok();
+    let strong = text(ETAG).filter(|tag| tag.starts_with('"'));
+    let settled = || {
+        let (modified, answered) = (date(text(LAST_MODIFIED)?)?, text(DATE).and_then(date));
+        // Clocks differ; without the server's own, more must have passed.
+        let answered = answered.unwrap_or_else(|| jiff::Timestamp::now().as_second() - 60);
+        if answered - modified >= 2 { text(LAST_MODIFIED) } else { None }
+    };
+    strong.or_else(settled).map(str::to_owned)
+}
+
+/// Seconds since 1970.
+fn date(text: &str) -> Option<i64> {
+    jiff::fmt::rfc2822::parse(text).ok().map(|date| date.timestamp().as_second())
 }
 
 /// Ten redirects at most, and none from https to http.

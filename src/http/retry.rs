@@ -56,7 +56,7 @@ impl Tries {
 }
 
 /// Answers of a server that has too much to do, or trouble behind it.
-pub(super) fn may_pass(status: StatusCode) -> bool {
+pub fn may_pass(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
 }
 

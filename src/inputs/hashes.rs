@@ -49,7 +49,7 @@ pub fn check_hashes(
 }
 
 /// The sha256 (hex) of a content known by its blake3. `None`: `compute` did not find that content.
-fn remembered_sha256(
+pub(crate) fn remembered_sha256(
     database: &Database,
     content: &ContentDigest,
     compute: impl FnOnce() -> Result<Option<[u8; 32]>>,
@@ -59,6 +59,11 @@ fn remembered_sha256(
         return Ok(Some(known));
     }
     let Some(found) = compute()?.map(|found| crate::digest::hex(&found)) else { return Ok(None) };
-    database.put_answer(&ChainId::SCRATCH, &question, &found)?;
+    remember_sha256(database, content, &found)?;
     Ok(Some(found))
+}
+
+/// Remembers the sha256 (hex) of a content.
+pub(crate) fn remember_sha256(database: &Database, content: &ContentDigest, sha256: &str) -> Result<()> {
+    database.put_answer(&ChainId::SCRATCH, &format!("sha256 {content}"), sha256)
 }

@@ -6,7 +6,7 @@ use crate::diag::Diagnostic;
 use crate::registry::{ImageName, SCHEME};
 
 use super::Base;
-use super::imports::{LAYER, in_layer};
+use super::imports::{LAYER, in_layer, is_remote};
 use super::layer::Draft;
 use super::reader::Reader;
 use super::yaml::{Entry, Kind, Node};
@@ -125,10 +125,14 @@ fn tar(reader: &mut Reader, url: Text) -> Option<Base> {
         };
         return Some(Base::LayerTar { layer, path, place: reader.place(&url.span) });
     }
-    let remote = |scheme: &&str| url.text.starts_with(scheme);
-    if let Some(scheme) = ["http://", "https://"].into_iter().find(remote) {
-        reader.error(&url.span, format!("a tar base from `{scheme}` is not supported yet"));
-        return None;
+    if is_remote(&url.text) {
+        return match crate::http::url(&url.text) {
+            Ok(found) => Some(Base::UrlTar { url: found, place: reader.place(&url.span) }),
+            Err(title) => {
+                reader.error(&url.span, title);
+                None
+            }
+        };
     }
     Some(Base::Tar { path: reader.beside_or_working_dir(&url.text), place: reader.place(&url.span) })
 }

@@ -8,6 +8,7 @@ use regex::Regex;
 
 use crate::action::Attributes;
 use crate::diag::Diagnostic;
+use crate::http;
 use crate::worker::sandbox::OWN_NAMES;
 
 use super::layer::Draft;
@@ -124,8 +125,10 @@ fn import(reader: &mut Reader, path: &str, hashed: bool, span: &Range<usize>) ->
     })
 }
 
-fn is_remote(path: &str) -> bool {
-    SCHEME.find(path).is_some_and(|scheme| matches!(scheme.as_str(), "http://" | "https://"))
+/// Whether it is on a server.
+pub(super) fn is_remote(path: &str) -> bool {
+    let is_http = |scheme: &str| ["http://", "https://"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    SCHEME.find(path).is_some_and(|scheme| is_http(scheme.as_str()))
 }
 
 fn source(reader: &Reader, path: &str) -> Result<Source, String> {
@@ -136,8 +139,10 @@ fn source(reader: &Reader, path: &str) -> Result<Source, String> {
         let named = in_layer(path).map(|(layer, path)| Source::Layer { layer, path });
         return named.ok_or_else(|| format!("`{path}` is not `stacker://layer/path`"));
     }
+    if is_remote(path) {
+        return http::url(path).map(|url| Source::Url { url });
+    }
     match SCHEME.find(path).map(|scheme| scheme.as_str()) {
-        Some(scheme @ ("http://" | "https://")) => Err(format!("an import from `{scheme}` is not supported yet")),
         Some(scheme) => Err(format!("an import cannot come from `{scheme}`")),
         None => Ok(Source::Host { path: reader.beside(path), trailing_slash: path.ends_with('/') }),
     }
@@ -227,12 +232,20 @@ fn basename(import: &Import) -> Option<String> {
             let name = path.rsplit('/').find(|part| !part.is_empty() && *part != ".")?;
             (name != "..").then(|| name.to_owned())
         }
+        Source::Url { url } => http::name(url),
     }
 }
 
 /// Imports without `dest` lie side by side under their own names.
 fn check_names(reader: &mut Reader, imports: &[Import]) {
     let mut first: HashMap<String, &Import> = HashMap::new();
+    let into_directory = |import: &&Import| import.dest.as_ref().is_some_and(|dest| dest.ends_with('/'));
+    for import in imports.iter().filter(into_directory) {
+        if let (Source::Url { .. }, None) = (&import.source, basename(import)) {
+            let diagnostic = Diagnostic::error("this import has no name of its own");
+            reader.push(diagnostic.at(import.place.clone(), "").help("let its `dest` end with the name it is to have"));
+        }
+    }
     for import in imports.iter().filter(|import| import.dest.is_none()) {
         let Some(name) = basename(import) else {
             let diagnostic = Diagnostic::error("this import has no name of its own");

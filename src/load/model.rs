@@ -109,6 +109,13 @@ pub enum Base {
         /// Of the url.
         place: Place,
     },
+    /// A tar on a server.
+    UrlTar {
+        /// http or https; it may hold credentials, which are not shown.
+        url: String,
+        /// Of the url.
+        place: Place,
+    },
     /// An empty root.
     Scratch,
 }
@@ -193,6 +200,11 @@ pub enum Source {
         layer: String,
         /// Absolute path in it, with its trailing slash where it was written with one.
         path: String,
+    },
+    /// A file on a server.
+    Url {
+        /// http or https; it may hold credentials, which are not shown.
+        url: String,
     },
 }
 

@@ -40,6 +40,11 @@ pub enum Event {
         /// All of it, where that is known.
         bytes: Option<u64>,
     },
+    /// Another process fetches it, and is waited for.
+    DownloadWaits {
+        /// What, for a person.
+        what: String,
+    },
     /// More of it is here.
     DownloadGoesOn {
         /// As before.

@@ -29,6 +29,7 @@ impl Renderer for Plain {
             Event::DownloadStarted { what, bytes: Some(bytes) } => {
                 line!("{}: downloading {}", printable(what), ByteSize::b(*bytes));
             }
+            Event::DownloadWaits { what } => line!("{}: another stacker downloads it, waiting", printable(what)),
             Event::DownloadGoesOn { .. } | Event::DownloadEnded { seconds: None, .. } => {}
             Event::DownloadEnded { what, seconds: Some(seconds) } => {
                 line!("{}: downloaded in {}", printable(what), duration(*seconds));

@@ -100,6 +100,7 @@ impl Renderer for Terminal {
             }
             Event::Waiting { layer } => self.line(layer).set_message("another stacker builds it, waiting"),
             Event::DownloadStarted { what, bytes } => self.begin_download(what, *bytes),
+            Event::DownloadWaits { what } => self.print(&format!("{what}: another stacker downloads it, waiting")),
             Event::DownloadGoesOn { what, bytes } => {
                 if let Some(bar) = self.downloads.get(what) {
                     bar.set_position(*bytes);

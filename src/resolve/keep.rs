@@ -46,6 +46,16 @@ pub fn sha256_of(path: &Path, content: &ContentDigest) -> Result<Option<[u8; 32]
     Ok((same.finalize().as_bytes() == &content.0).then(|| hasher.finalize().into()))
 }
 
+/// The blake3 and the sha256 of a file, of which nothing is known yet.
+pub fn digests_of(path: &Path) -> Result<(ContentDigest, [u8; 32])> {
+    let (mut hasher, mut content) = (Sha256::new(), blake3::Hasher::new());
+    each_piece(path, |piece| {
+        hasher.update(piece);
+        content.update(piece);
+    })?;
+    Ok((ContentDigest(*content.finalize().as_bytes()), hasher.finalize().into()))
+}
+
 fn each_piece(path: &Path, mut take: impl FnMut(&[u8])) -> Result<()> {
     let mut file = File::open(path).at("open", path)?;
     let mut buffer = vec![0; 1 << 18];

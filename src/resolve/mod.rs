@@ -29,7 +29,7 @@ use stat_list::{Known, Record, Stamp, What};
 use walk::{Found, Seen, Wanted};
 
 pub use bound::{Bound, Look, Owners, list_path, shown};
-pub use keep::{keep_tree_listing, sha256_file, sha256_of};
+pub use keep::{digests_of, keep_tree_listing, sha256_file, sha256_of};
 pub use stage::stage;
 
 /// What of the host's modes a tree has.

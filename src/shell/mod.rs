@@ -23,6 +23,7 @@ use crate::inputs::{self, Inputs, Scope};
 use crate::load;
 use crate::pins::{Pin, Pins};
 use crate::progress::Mode;
+use crate::remote::{self, Fetching};
 use crate::tell::Teller;
 use crate::worker::message::{FailedDraft, JOB_FILE, RunJob, ShellJob};
 
@@ -78,7 +79,7 @@ pub fn shell(request: &Request, holder: Holder) -> Result<i32> {
 pub(crate) fn find_layer(request: &Request, holder: Holder) -> Result<Opened> {
     let files = find(&request.what, &request.load)?;
     let loaded = load::load(&files, &request.load)?;
-    let graph = LayerGraph::new(&loaded)?;
+    let mut graph = LayerGraph::new(&loaded)?;
     let layer = match &request.layer {
         Some(name) => graph.named(name)?,
         None => first(&loaded, &graph)?,
@@ -89,7 +90,7 @@ pub(crate) fn find_layer(request: &Request, holder: Holder) -> Result<Opened> {
     let teller = Teller::start(Some(Mode::None), &warnings, 1);
     let opened = match request.start {
         Start::Failed => failed(request, holder, &graph[layer], &database, &teller),
-        Start::View(view) => look(request, holder, (&graph, &loaded, layer), view, &database, &teller),
+        Start::View(view) => look(request, holder, (&mut graph, &loaded, layer), view, &database, &teller),
     };
     teller.end(crate::progress::Event::Stop);
     opened
@@ -110,7 +111,7 @@ pub(crate) type Opened = (Arc<Site>, RunJob, Option<FailedDraft>);
 fn look(
     request: &Request,
     holder: Holder,
-    (graph, loaded, layer): (&LayerGraph, &load::Loaded, LayerIndex),
+    (graph, loaded, layer): (&mut LayerGraph, &load::Loaded, LayerIndex),
     view: View,
     database: &Database,
     teller: &Teller,
@@ -121,11 +122,17 @@ fn look(
     }
     let wanted = wanted(graph, &[layer]);
     let scope = scope(request, &holder)?;
+    let pins = Pins::start(&request.directories.stacker)?;
+    let progress = Some(Mode::None);
+    let fetching = Fetching { loaded, wanted: &wanted, scope: &scope, database, pins: &pins, progress };
+    for warning in remote::fetch(graph, &fetching)? {
+        // The renderer lives as long as the teller.
+        let _ = teller.sender().send(crate::progress::Event::Warning(warning));
+    }
     let inputs = inputs::resolve(graph, loaded, &wanted, &scope, database)?;
     let source_date_epoch = inputs::source_date_epoch(&scope.host)?;
     let settings = Settings { source_date_epoch, keep_going: true, ids: holder.ids()?.0 };
     let decider = Decider::new(inputs.layers.clone(), wanted.clone(), settings);
-    let pins = Pins::start(&request.directories.stacker)?;
     let site = Arc::new(Site::new(&request.directories, holder, pins, inputs, scope, teller.sender()));
     let options = execute::Options {
         jobs: 1,

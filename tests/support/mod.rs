@@ -11,6 +11,7 @@ pub mod image;
 pub mod inner;
 pub mod layout;
 pub mod mapped;
+pub mod offer;
 pub mod processes;
 pub mod registry;
 pub mod server;
