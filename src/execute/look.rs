@@ -51,7 +51,7 @@ impl Execution<'_> {
             Err(Lost::Error(error)) => return Err(error),
         }
         let job = match run {
-            None => self.surroundings(layer, chain),
+            None => self.surroundings(layer, chain)?,
             Some(run) => match script::run_job(&self.site, &self.graph[layer], &run, &blobs) {
                 Ok(Ok(job)) => job,
                 Ok(Err(_)) => {
@@ -93,25 +93,30 @@ impl Execution<'_> {
     }
 
     /// The script's variables and network, without its imports: those are no part of what was built.
-    fn surroundings(&self, layer: LayerIndex, parent: Chain) -> RunJob {
+    fn surroundings(&self, layer: LayerIndex, parent: Chain) -> Result<RunJob> {
         let node = &self.graph[layer];
         let run = self.decider.run_input(layer);
         let mut environment = self.site.unkeyed.clone();
+        let mut mounts = Vec::new();
+        if let Some(certificates) = self.site.have_certificates()? {
+            environment.extend(certificates.variables);
+            mounts.push(certificates.mount);
+        }
         match run {
             Some(run) => environment.extend(run.environment.clone()),
             None => environment.extend(crate::inputs::default_environment()),
         }
-        RunJob {
+        Ok(RunJob {
             layer: node.layer.name.clone(),
             parent,
             script: run.map_or_else(|| "#!/bin/sh\n".to_owned(), |run| run.script.clone()),
             environment,
-            mounts: Vec::new(),
+            mounts,
             binds: Vec::new(),
             network: node.layer.network,
             newest: 0,
             time: 0,
             draft: String::new(),
-        }
+        })
     }
 }

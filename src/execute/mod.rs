@@ -3,6 +3,7 @@
 
 mod binds;
 mod blame;
+mod certificates;
 mod changed;
 mod committer;
 mod look;

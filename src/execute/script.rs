@@ -96,7 +96,8 @@ pub(super) fn run_job(
         };
         staged.push((mount.place.clone(), name));
     }
-    let job = plain_job(site, node, run, (script, environment, *network));
+    let job = plain_job(site, node, run, (script, environment, *network))?;
+    staged.extend(job.mounts);
     Ok(Ok(RunJob { mounts: staged, binds: binds::mounts(node), ..job }))
 }
 
@@ -108,30 +109,36 @@ pub(super) fn labels(site: &Site, node: &Node, run: &Run) -> Result<StepEnd, Los
     check_sandbox(site, node, run)?;
     wait_for(site, node, run.action.time);
     site.remove(vec![format!("drafts/{}", run.key.short())])?;
-    Ok(in_sandbox(site, node, run, plain_job(site, node, run, (script, environment, *network)))?)
+    let job = plain_job(site, node, run, (script, environment, *network))?;
+    Ok(in_sandbox(site, node, run, job)?)
 }
 
-/// A script without any file of the host.
+/// A script without any file of the host but certificates.
 fn plain_job(
     site: &Site,
     node: &Node,
     run: &Run,
     (script, environment, network): (&str, &BTreeMap<String, String>, Network),
-) -> RunJob {
+) -> Result<RunJob> {
     let mut variables = site.unkeyed.clone();
+    let mut mounts = Vec::new();
+    if let Some(certificates) = site.have_certificates()? {
+        variables.extend(certificates.variables);
+        mounts.push(certificates.mount);
+    }
     variables.extend(environment.clone());
-    RunJob {
+    Ok(RunJob {
         layer: node.layer.name.clone(),
         parent: run.parent.clone(),
         script: script.to_owned(),
         environment: variables,
-        mounts: vec![],
+        mounts,
         binds: vec![],
         network,
         newest: run.newest,
         time: run.action.time,
         draft: run.key.short(),
-    }
+    })
 }
 
 /// Whether a script can run at all.

@@ -54,6 +54,8 @@ pub struct Site {
     pub owners: Owners,
     /// Bytes that one layer may have without compression.
     pub max_layer_size: u64,
+    /// Certificates that are trusted besides the system's.
+    pub ca_file: Option<PathBuf>,
     /// stacker's own directories.
     pub exclude: Vec<PathBuf>,
     /// Variables that reach runs outside their keys.
@@ -119,6 +121,7 @@ impl Site {
             bounds: inputs.bounds,
             owners: scope.owners,
             max_layer_size: scope.max_layer_size,
+            ca_file: scope.http.options().ca_file.clone(),
             exclude: scope.exclude,
             unkeyed: scope.host.into_iter().filter(|(name, _)| is_proxy(name)).collect(),
             events,
@@ -418,7 +421,7 @@ impl Site {
     }
 
     /// Whether a staged tree is there. From then on it stays, or what will have its name.
-    fn has_import(&self, name: &str) -> Result<bool> {
+    pub(super) fn has_import(&self, name: &str) -> Result<bool> {
         let path = self.roots.import(name);
         self.pins.pin([Pin::Import(name.to_owned())], || {
             let there = path.exists();
@@ -431,7 +434,7 @@ impl Site {
         })
     }
 
-    fn keep_import(&self, tmp: &str, name: &str) -> Result<()> {
+    pub(super) fn keep_import(&self, tmp: &str, name: &str) -> Result<()> {
         let to = self.roots.import(name);
         match fs::rename(self.roots.import(tmp), &to) {
             Ok(()) => {

@@ -176,7 +176,7 @@ fn follow(attempt: Attempt) -> reqwest::redirect::Action {
 }
 
 /// The certificates of a PEM file, at least one.
-fn certificates(file: &Path) -> Result<Vec<Certificate>> {
+pub(crate) fn certificates(file: &Path) -> Result<Vec<Certificate>> {
     let pem = std::fs::read(file).at("read", file)?;
     let wrong = |why: &str| Error::Usage(format!("--ca-file {}: {why}", file.display()));
     match Certificate::from_pem_bundle(&pem) {

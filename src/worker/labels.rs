@@ -14,7 +14,7 @@ use crate::seal::failure::{library, machine, users};
 
 use super::message::{Answer, Failure, RunJob};
 use super::sandbox::{self, Sandbox};
-use super::{Files, Purpose, Worker, failed, trash};
+use super::{Files, Purpose, Worker, failed, staged, trash};
 
 /// Where in `/stacker` they are left.
 const DIRECTORY: &str = "oci-labels";
@@ -40,6 +40,7 @@ impl Worker<'_> {
         let base = self.stack(&job.parent)?;
         let root = base.lookup(b"").map_err(|error| library("read listings", error))?;
         dress_root(&draft.join("u"), root.as_ref(), self.setting.ids)?;
+        let mounts: Vec<_> = job.mounts.iter().map(|(place, name)| (place.clone(), staged(name))).collect();
         let code = sandbox::run(Sandbox {
             layer: &job.layer,
             script: &job.script,
@@ -48,7 +49,7 @@ impl Worker<'_> {
             lowers: self.mounted(&self.lowers(&job.parent)),
             draft,
             left: None,
-            mounts: &[],
+            mounts: &mounts,
             binds: &[],
             inside: &[DIRECTORY],
             network: job.network,

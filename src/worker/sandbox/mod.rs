@@ -90,7 +90,10 @@ impl Sandbox<'_> {
 pub const SCRIPT: &str = "/stacker/run";
 
 /// Names in `/stacker` that no import may have.
-pub const OWN_NAMES: [&str; 3] = ["imports", "run", pretend::APT_FILE];
+pub const OWN_NAMES: [&str; 4] = ["imports", "run", pretend::APT_FILE, CERTIFICATES_FILE];
+
+/// What certificates a script is to trust.
+pub const CERTIFICATES_FILE: &str = ".ca-certificates.pem";
 
 /// Runs the script to its end. Returns its exit code as a shell would say it: 128 + number for a signal.
 ///
