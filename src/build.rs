@@ -178,7 +178,7 @@ pub fn wanted(graph: &LayerGraph, layers: &[LayerIndex]) -> BTreeSet<LayerIndex>
 }
 
 /// How layers become blobs. The tags that this makes must not be those of other layers.
-fn packings(request: &Request, graph: &LayerGraph, wanted: &BTreeSet<LayerIndex>) -> Result<Vec<Packing>> {
+pub(crate) fn packings(request: &Request, graph: &LayerGraph, wanted: &BTreeSet<LayerIndex>) -> Result<Vec<Packing>> {
     for layer in wanted.iter().map(|layer| &graph[*layer].layer).filter(|layer| !layer.build_only) {
         for kind in request.layer_types.iter().filter(|kind| **kind != LayerType::Tar) {
             let tag = kind.tag(&layer.name);
@@ -192,7 +192,8 @@ fn packings(request: &Request, graph: &LayerGraph, wanted: &BTreeSet<LayerIndex>
     Packing::of(&request.layer_types, request.compression, &request.directories.stacker.tmp())
 }
 
-fn scope(request: &Request, graph: &LayerGraph, owners: Owners) -> Result<Scope> {
+/// What of the command line and the host reaches the inputs.
+pub(crate) fn scope(request: &Request, graph: &LayerGraph, owners: Owners) -> Result<Scope> {
     Ok(Scope {
         stacker: request.directories.stacker.clone(),
         exclude: request.directories.own(),

@@ -1,14 +1,16 @@
 //! From decided layers to the images of the layout: each layer's image is its base's with its own layers and settings.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use oci_spec::image::MediaType;
 use rayon::prelude::*;
 
 use crate::build::Request;
 use crate::database::Database;
 use crate::decide::Settings;
-use crate::digest::DiffId;
+use crate::digest::{BlobDigest, DiffId};
 use crate::error::{Error, Result};
 use crate::execute::{LayerReport, Site};
 use crate::export::{self, ExportLayer, ImageState};
@@ -71,6 +73,35 @@ pub fn export(
     }
     images.par_iter().try_for_each(|(tag, image)| layout.put_image(image, tag))?;
     layout.commit(&images.into_iter().map(|(tag, _)| tag).collect::<Vec<_>>())
+}
+
+/// The image that each layer with a tag would have now, by its tag; `None`: something has to be built for it. For
+/// comparing alone: blobs of tars are left out, since they may be compressed in any way.
+pub fn expected(
+    export: &Export,
+    reports: &BTreeMap<LayerIndex, LayerReport>,
+    database: &Database,
+) -> Result<Vec<(String, Option<Arc<ImageState>>)>> {
+    let mut images = Vec::new();
+    for packing in export.packings {
+        let mut composer = Composer::new(export, packing, reports, database)?;
+        if let Packing::Tar(_) = packing {
+            let own = reports.values().flat_map(|report| &report.own);
+            composer.layers = own.map(|diff_id| (*diff_id, without_blob(diff_id))).collect();
+        }
+        for (layer, report) in reports {
+            let is_built = matches!(report.status, LayerStatus::Hit | LayerStatus::Built);
+            let tag = packing.kind().tag(&export.graph[*layer].layer.name);
+            // Composing fails where a file system was not made.
+            images.push((tag, if is_built { composer.state(*layer).ok() } else { None }));
+        }
+    }
+    Ok(images)
+}
+
+fn without_blob(diff_id: &DiffId) -> ExportLayer {
+    let (blob, media_type) = (BlobDigest([0; 32]), MediaType::ImageLayer);
+    ExportLayer { diff_id: *diff_id, blob, size: 0, media_type, source: PathBuf::new(), created_by: None }
 }
 
 /// Composes images of one kind, on several threads.

@@ -146,6 +146,21 @@ fn a_registry_gives_back_what_was_pushed() {
 }
 
 #[test]
+fn what_is_published_is_read_by_skopeo() {
+    let space = Space::new();
+    let built = &build(&space)["gzip"];
+    let registry = Registry::start();
+    let url = format!("docker://{}/team", registry.address());
+    let publish = ["publish", "--oci-dir", "gzip", "--url", &url, "--tag", "v1", "--skip-tls", "--image", "app"];
+    space.stacker(&publish).ends_with(0);
+    let remote = format!("{url}/app:v1");
+    let digest = run(&space, &["skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}", &remote]);
+    assert_eq!(digest.trim(), built.image("app"));
+    let back = ["skopeo", "copy", "--src-tls-verify=false", "--preserve-digests", &remote, "oci:back:app"];
+    run(&space, &back);
+}
+
+#[test]
 fn a_plain_push_keeps_the_digest() {
     let space = Space::new();
     let built = &build(&space)["gzip"];

@@ -119,6 +119,50 @@ pub struct Substitutes {
     pub substitute_file: Option<PathBuf>,
 }
 
+/// `stacker publish`.
+#[derive(Args, Debug)]
+pub struct Publish {
+    /// The stackerfile whose images are published
+    #[arg(long = "stacker-file", short = 'f', value_name = "FILE", conflicts_with = "search_dir")]
+    pub file: Option<PathBuf>,
+    /// Publish the images of all stackerfiles below a directory; ignore files do not count
+    #[arg(long, short = 'd', value_name = "DIR")]
+    pub search_dir: Option<PathBuf>,
+    /// With --search-dir: which files are stackerfiles, matched against the absolute path
+    #[arg(long, short = 'p', value_name = "REGEX", default_value = r"\/stacker.yaml$")]
+    pub stacker_file_pattern: String,
+    /// What is replaced in stackerfiles.
+    #[command(flatten)]
+    pub substitutes: Substitutes,
+    /// Where to: docker://HOST/PREFIX (image NAME becomes HOST/PREFIX/NAME:TAG), or oci:PATH (becomes the tag NAME_TAG)
+    #[arg(long, value_name = "URL")]
+    pub url: String,
+    /// What the images are tagged with there
+    #[arg(long, value_name = "TAG", action = clap::ArgAction::Append)]
+    pub tag: Vec<String>,
+    /// Only this image (default: all that are not `build_only`)
+    #[arg(long, value_name = "NAME", action = clap::ArgAction::Append)]
+    pub image: Vec<String>,
+    /// Who we are to the registry (default: $REGISTRY_USERNAME, else what docker and podman have on file)
+    #[arg(long, value_name = "NAME")]
+    pub username: Option<String>,
+    /// With --username (default: $REGISTRY_PASSWORD)
+    #[arg(long, value_name = "PASSWORD")]
+    pub password: Option<String>,
+    /// Take any certificate of the registry, and plain http where it has no TLS
+    #[arg(long)]
+    pub skip_tls: bool,
+    /// Publish what is in the layout, even if a build would make something else now
+    #[arg(long)]
+    pub force: bool,
+    /// Only tell what would be published
+    #[arg(long)]
+    pub show_only: bool,
+    /// What the layers of the images are
+    #[arg(long, value_name = "TYPE", value_delimiter = ',', default_value = "tar")]
+    pub layer_type: Vec<LayerType>,
+}
+
 /// `stacker shell`.
 #[derive(Args, Debug)]
 pub struct Shell {

@@ -59,6 +59,11 @@ pub fn run(cli: Cli) -> Result<i32> {
             let (request, path) = grab_request(arguments, directories, network)?;
             crate::grab::grab(&request, &path, holder).map(|()| 0)
         }
+        Command::Publish(arguments) => {
+            let request = super::publish::request(*arguments, &cli.global, directories, network)?;
+            let holder = holder(&request.build.directories, insisted)?;
+            print(&crate::publish::publish(&request, holder)?)
+        }
         Command::Inspect(arguments) => {
             let text = crate::inspect::inspect(&directories.oci, arguments.tag.as_deref(), arguments.json)?;
             print(&text)
@@ -143,11 +148,11 @@ fn reading(arguments: &Reading, directories: &Directories) -> Result<load::Optio
     Ok(load::Options { pattern, ..substituting(&arguments.substitutes, directories)? })
 }
 
-fn pattern(text: &str) -> Result<regex::Regex> {
+pub(super) fn pattern(text: &str) -> Result<regex::Regex> {
     regex::Regex::new(text).map_err(|error| Error::Usage(format!("--stacker-file-pattern {text:?}: {error}")))
 }
 
-fn substituting(arguments: &Substitutes, directories: &Directories) -> Result<load::Options> {
+pub(super) fn substituting(arguments: &Substitutes, directories: &Directories) -> Result<load::Options> {
     let substitute_file = match &arguments.substitute_file {
         Some(path) => load::read_substitute_file(path)?,
         None => BTreeMap::new(),
@@ -280,7 +285,7 @@ fn what_to_look_in(all: Option<&PathBuf>, given: Option<&PathBuf>) -> Result<Wha
 }
 
 /// The stackerfile that is meant.
-fn file(given: Option<&PathBuf>) -> Result<PathBuf> {
+pub(super) fn file(given: Option<&PathBuf>) -> Result<PathBuf> {
     absolute(given.map_or(Path::new("stacker.yaml"), PathBuf::as_path))
 }
 

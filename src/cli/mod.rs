@@ -7,6 +7,7 @@ pub mod config;
 mod convert;
 mod describe;
 pub mod options;
+mod publish;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use crate::progress::log::last;
 use crate::store::StoreKind;
 use crate::text::printable;
 
-pub use build::{Build, BuildOptions, Codec, Exec, Grab, Reading, RecursiveBuild, Shell, Substitutes};
+pub use build::{Build, BuildOptions, Codec, Exec, Grab, Publish, Reading, RecursiveBuild, Shell, Substitutes};
 pub use convert::Convert;
 
 /// Builds container images from stackerfiles, with a content-addressed cache, as an ordinary user.
@@ -136,6 +137,9 @@ pub enum Command {
     Grab(Grab),
     /// Make a stackerfile of a Dockerfile
     Convert(Convert),
+    /// Send images of the OCI layout to a registry, or copy them to another layout
+    #[command(long_about = PUBLISH)]
+    Publish(Box<Publish>),
     /// Show the images of the OCI layout
     Inspect(Inspect),
     /// Look into the cache
@@ -197,6 +201,15 @@ pub enum Cache {
         json: bool,
     },
 }
+
+/// `stacker publish --help`.
+const PUBLISH: &str = "\
+Send images of the OCI layout to a registry, or copy them to another layout, as they lie there. What is there already is
+not sent again; blobs that other repositories of the registry have are taken from there.
+
+Before anything is sent, it is looked whether the images are what their stackerfiles say now: as a build looks, but
+nothing is built and no server is asked (bases by tag count as they were when they were last asked for). Images that are
+not, and those with layers that are never cached, need --force.";
 
 /// `stacker cache verify --help`.
 const VERIFY: &str = "\

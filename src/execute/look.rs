@@ -1,5 +1,7 @@
 //! How far a layer is built, found out without running anything.
 
+use std::collections::BTreeMap;
+
 use crate::decide::{Run, Status, StepKind};
 use crate::digest::Chain;
 use crate::error::{Error, Result};
@@ -7,7 +9,7 @@ use crate::graph::LayerIndex;
 use crate::worker::message::RunJob;
 
 use super::site::Lost;
-use super::{Execution, script};
+use super::{Execution, LayerReport, script};
 
 /// Which root filesystem of a layer is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,13 @@ impl Execution<'_> {
             },
         };
         Ok(Looked::There(Box::new(job)))
+    }
+
+    /// How every layer stands, without anything being run: hits, and those that would have to be built as skipped.
+    pub fn look_at_all(mut self) -> Result<BTreeMap<LayerIndex, LayerReport>> {
+        self.find_out()?;
+        self.decider.close();
+        self.all_reports()
     }
 
     /// Answers all questions; what would have to run is left alone.

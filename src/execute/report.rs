@@ -9,6 +9,13 @@ use super::{Execution, LayerReport};
 
 impl Execution<'_> {
     pub(super) fn reports(&mut self) -> Result<BTreeMap<LayerIndex, LayerReport>> {
+        let reports = self.all_reports()?;
+        self.remember_actions()?;
+        self.database.end_reading()?;
+        Ok(reports)
+    }
+
+    pub(super) fn all_reports(&mut self) -> Result<BTreeMap<LayerIndex, LayerReport>> {
         let clone = |(name, value): (&String, &String)| (name.clone(), value.clone());
         let mut reports = BTreeMap::new();
         self.database.begin_reading()?;
@@ -36,8 +43,6 @@ impl Execution<'_> {
             };
             reports.insert(layer, report);
         }
-        self.remember_actions()?;
-        self.database.end_reading()?;
         Ok(reports)
     }
 

@@ -109,6 +109,21 @@ impl Export {
         Ok(())
     }
 
+    /// Puts all that an entry of another layout leads to, as it is there, and remembers the tag for the commit.
+    pub fn put_copy(&self, from: &Path, entry: &Descriptor, blobs: &[(BlobDigest, u64)], tag: &str) -> Result<()> {
+        for (digest, size) in blobs {
+            self.put(digest, Origin::File { source: blob_path(from, digest), size: *size })?;
+        }
+        let mut entry = entry.clone();
+        let mut annotations = entry.annotations().clone().unwrap_or_default();
+        annotations.insert(REF_NAME.to_owned(), tag.to_owned());
+        entry.set_annotations(Some(annotations));
+        let mut json = serde_json::to_value(&entry).expect("a descriptor is always JSON");
+        json.sort_all_objects();
+        self.pending().entries.insert(tag.to_owned(), json);
+        Ok(())
+    }
+
     /// Makes the tags visible. `tag_order` lists the tags of this build in the order of a serial build; the answer
     /// names those of them that the layout has then. Nothing is written when nothing changes.
     pub fn commit(self, tag_order: &[String]) -> Result<Vec<Written>> {

@@ -25,7 +25,7 @@ use crate::oci::{BaseImage, MAX_DOCUMENT, Source, image_of};
 use crate::place::StackerDir;
 
 /// What we read.
-const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
+pub(super) const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json";
 
@@ -258,7 +258,8 @@ fn document(stacker: &StackerDir, digest: &BlobDigest) -> Result<Option<Vec<u8>>
     }
 }
 
-fn digest_of(headers: &HeaderMap) -> Option<BlobDigest> {
+/// What the registry says that the digest is.
+pub(super) fn digest_of(headers: &HeaderMap) -> Option<BlobDigest> {
     headers.get(CONTENT_DIGEST)?.to_str().ok()?.parse().ok()
 }
 

@@ -1,7 +1,7 @@
 //! Registries: the distribution specification over [`crate::http`], for base images and for `stacker publish`.
 //!
 //! `name` is what people write; `host` finds out whether there is TLS, `repository` sends requests and authorizes them
-//! (`challenge`, `token`, `credentials`); `base` looks images up, `downloads` fetches their blobs when something needs
+//! (`challenge`, `token`, `credentials`), `upload` writes; `base` looks images up, `downloads` fetches their blobs when something needs
 //! them. Everything is checked against its digest before anybody may use it. Nothing here knows stackerfiles.
 
 mod base;
@@ -12,6 +12,7 @@ mod host;
 mod name;
 mod repository;
 mod token;
+mod upload;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -20,10 +21,11 @@ use crate::http::Client;
 
 pub use base::{Found, Lookup, Remembered};
 pub use credentials::Secret;
-pub use downloads::{Downloads, RemoteBlob, Tell};
+pub use downloads::{AT_ONCE, Downloads, RemoteBlob, Tell};
 use host::Host;
 pub use name::{ImageName, RepositoryName, SCHEME};
 pub use repository::{Access, Repository};
+pub use upload::{LocalBlob, Mounted};
 
 /// Every registry that is talked to, so that each is asked once how it listens and whether it lets us.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use super::host::Host;
 use super::name::RepositoryName;
 use super::token::{self, Giver};
 use crate::error::Result;
-use crate::http::{Download, Failure, Got, Same, shown};
+use crate::http::{Download, Failure, Got, Requests, Same, shown};
 
 /// What is done there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,6 +56,9 @@ impl std::fmt::Debug for Authorization {
 /// How a request is made: from its method and URL.
 pub type Shape<'a> = &'a dyn Fn(RequestBuilder) -> Result<RequestBuilder, Failure>;
 
+/// Makes a request; also says its URL.
+pub(super) type Make<'a> = &'a mut dyn FnMut(&Requests) -> Result<(RequestBuilder, String), Failure>;
+
 impl Repository {
     /// Nothing is asked yet. `given`: instead of what the user's files say.
     pub fn new(host: Arc<Host>, name: RepositoryName, access: Access, given: Option<Secret>) -> Repository {
@@ -79,20 +82,25 @@ impl Repository {
     /// Sends a request to a URL of the registry, with authorization. Any answer that will stay comes back, but 401.
     pub fn send(&self, method: &Method, url: &str, shape: Shape) -> Result<Response, Failure> {
         let what = format!("{method} {}", shown(url));
+        self.send_with(&what, &mut |requests| Ok((shape(requests.request(method.clone(), url))?, url.to_owned())))
+    }
+
+    /// The same with requests that are made anew for each try, each with its URL.
+    pub(super) fn send_with(&self, what: &str, make: Make) -> Result<Response, Failure> {
         let mut renewed = false;
         loop {
             let used = self.authorization().clone();
-            let response = self.host.http.send(&what, &mut || {
-                let request = shape(self.host.requests()?.request(method.clone(), url))?;
-                Ok(self.authorized(request, url, used.as_ref()))
+            let response = self.host.http.send(what, &mut || {
+                let (request, url) = make(self.host.requests()?)?;
+                Ok(self.authorized(request, &url, used.as_ref()))
             })?;
             if response.status() != StatusCode::UNAUTHORIZED {
                 return Ok(response);
             }
             if renewed {
-                return Err(self.refused(&what, used.as_ref()));
+                return Err(self.refused(what, used.as_ref()));
             }
-            self.renew(&what, response.headers(), used.as_ref())?;
+            self.renew(what, response.headers(), used.as_ref())?;
             renewed = true;
         }
     }

@@ -1,0 +1,133 @@
+//! Whether the images of the layout are what their stackerfiles say now.
+//!
+//! The layers are decided as a build would, but nothing runs, and no server is asked: bases by tag are what they were
+//! when they were last asked for. What would then be written is compared with what lies there: config and annotations,
+//! and so the layers by their diff ids. How they are compressed, and what `--created` was, does not count.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::{Item, Request};
+use crate::build::{self, wanted};
+use crate::database::{Database, must_exist};
+use crate::decide::{Decider, Settings};
+use crate::error::{Error, Result};
+use crate::execute::{self, Execution, Site};
+use crate::export::ImageState;
+use crate::graph::{LayerGraph, LayerIndex};
+use crate::holder::Holder;
+use crate::http::{Client, Options};
+use crate::images::{self, Export};
+use crate::inputs::{self, Scope};
+use crate::load::Loaded;
+use crate::oci::{BaseImage, DocumentKind, Layout, document_kind};
+use crate::pins::Pins;
+use crate::progress::{Event, Mode};
+use crate::tell::Teller;
+
+/// An error that names all images that are not what a build would make.
+pub(super) fn check(
+    request: &Request,
+    graph: &LayerGraph,
+    loaded: &Loaded,
+    items: &[Item],
+    layout: &Layout,
+    holder: Holder,
+) -> Result<()> {
+    let layers: Vec<LayerIndex> = items.iter().map(|item| item.layer).collect();
+    let expected = expected(request, graph, loaded, &wanted(graph, &layers), holder)?;
+    let mut stale = Vec::new();
+    for item in items {
+        let tag = item.kind.tag(&item.name);
+        let why = match expected.iter().find(|(expected, _)| *expected == tag) {
+            Some((_, Some(image))) => difference(image, item, layout)?,
+            _ => Some("it has to be built"),
+        };
+        if let Some(why) = why {
+            stale.push(format!("\n  {tag}: {why}"));
+        }
+    }
+    if stale.is_empty() {
+        return Ok(());
+    }
+    let path = layout.path().display();
+    Err(Error::Build(format!(
+        "images in the OCI layout {path} are not what their stackerfiles say now:{}\n  build them first, or publish with \
+         --force what is there",
+        stale.concat()
+    )))
+}
+
+/// What a build would write, by tag.
+fn expected(
+    request: &Request,
+    graph: &LayerGraph,
+    loaded: &Loaded,
+    wanted: &BTreeSet<LayerIndex>,
+    mut holder: Holder,
+) -> Result<Vec<(String, Option<Arc<ImageState>>)>> {
+    let build = &request.build;
+    must_exist(&build.directories.stacker)?;
+    let (database, warnings) = Database::open(&build.directories.stacker)?;
+    let unsettled = build::settle(&build.directories, &database)?;
+    holder.expect(database.store(&build.directories.roots)?);
+    let packings = build::packings(build, graph, wanted)?;
+    let offline = Options { offline: true, ..build.network.clone() };
+    let scope = Scope { http: Arc::new(Client::new(offline)), ..build::scope(build, graph, holder.owners()?)? };
+    let pins = Pins::start(&build.directories.stacker)?;
+    let inputs = inputs::resolve(graph, loaded, wanted, &scope, &database)?;
+    let source_date_epoch = inputs::source_date_epoch(&scope.host)?;
+    let settings = Settings { source_date_epoch, keep_going: true, ids: holder.ids()?.0 };
+    let bases = inputs.bases.images.clone();
+    let decider = Decider::new(inputs.layers.clone(), wanted.clone(), settings);
+    let warnings: Vec<String> = warnings.into_iter().chain(unsettled).collect();
+    let teller = Teller::start(Some(Mode::None), &warnings, 0);
+    let site = Arc::new(Site::new(&build.directories, holder, pins, inputs, scope, teller.sender()));
+    let options = execute::Options {
+        jobs: 1,
+        packings: packings.clone(),
+        texts: loaded.texts.clone(),
+        layout: build.directories.oci.clone(),
+        emitted: BTreeSet::new(),
+    };
+    let execution = Execution::new(graph, wanted.clone(), decider, site.clone(), &database, options);
+    let export = Export { request: build, graph, images: &bases, site: &site, settings, packings: &packings };
+    let expected = execution.look_at_all().and_then(|reports| images::expected(&export, &reports, &database));
+    teller.end(Event::Stop);
+    expected
+}
+
+/// How an image in the layout differs from what a build would write.
+fn difference(expected: &ImageState, item: &Item, layout: &Layout) -> Result<Option<&'static str>> {
+    if document_kind(item.found.descriptor.media_type()) != DocumentKind::Manifest {
+        return Ok(Some("there is an index of several images"));
+    }
+    let found = layout.manifests_of(&item.found)?;
+    let Some(found) = found.first() else { return Ok(Some("there is no image")) };
+    let found: BaseImage = layout.read(found)?;
+    let diff_ids = |layers: &mut dyn Iterator<Item = crate::digest::DiffId>| layers.collect::<Vec<_>>();
+    let there = diff_ids(&mut found.layers.iter().map(|layer| layer.diff_id));
+    Ok(if there != diff_ids(&mut expected.layers.iter().map(|layer| layer.diff_id)) {
+        Some("it has other layers")
+    } else if timeless(found.config.json()) != timeless(expected.config.json()) {
+        Some("its configuration is another")
+    } else if found.annotations != expected.annotations {
+        Some("its annotations are others")
+    } else {
+        None
+    })
+}
+
+/// A config without the times at which it says that it was made.
+fn timeless(config: &Map<String, Value>) -> Map<String, Value> {
+    let mut config = config.clone();
+    config.remove("created");
+    for entry in config.get_mut("history").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(entry) = entry.as_object_mut() {
+            entry.remove("created");
+        }
+    }
+    config
+}
