@@ -4,6 +4,7 @@ use crate::build::{self, What};
 use crate::error::{Error, Result};
 use crate::http;
 use crate::inputs::absolute;
+use crate::layer_type::LayerType;
 use crate::load;
 use crate::progress::Mode;
 use crate::publish::{Request, Target};
@@ -30,7 +31,29 @@ pub fn request(
         }
         None => What::File(file(arguments.file.as_ref())?, Vec::new()),
     };
-    let build = build::Request {
+    let (target, given) = (Target::parse(&arguments.url)?, given(arguments.username, arguments.password)?);
+    Ok(Request {
+        build: checking(what, load, arguments.layer_type, directories, network),
+        target,
+        tags: arguments.tag,
+        images: arguments.image,
+        given,
+        insecure: arguments.skip_tls,
+        force: arguments.force,
+        show_only: arguments.show_only,
+        quiet: global.quiet,
+    })
+}
+
+/// The build that would make what is published.
+fn checking(
+    what: What,
+    load: load::Options,
+    layer_types: Vec<LayerType>,
+    directories: Directories,
+    network: http::Options,
+) -> build::Request {
+    build::Request {
         what,
         load,
         no_cache: false,
@@ -41,25 +64,13 @@ pub fn request(
         metadata_file: None,
         // It makes no difference for what is compared.
         compression: Compression::Gzip(6),
-        layer_types: arguments.layer_type,
+        layer_types,
         max_layer_size: u64::MAX,
         created: None,
         after_failure: None,
         directories,
         network,
-    };
-    let (target, given) = (Target::parse(&arguments.url)?, given(arguments.username, arguments.password)?);
-    Ok(Request {
-        build,
-        target,
-        tags: arguments.tag,
-        images: arguments.image,
-        given,
-        insecure: arguments.skip_tls,
-        force: arguments.force,
-        show_only: arguments.show_only,
-        quiet: global.quiet,
-    })
+    }
 }
 
 /// Name and password, from flags or else from the environment.

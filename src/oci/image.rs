@@ -61,8 +61,8 @@ impl BaseImage {
             if let Some(kind) = LayerType::of_file_system(&layer.descriptor.media_type) {
                 let (shown, kind, digest) = (source.shown(), kind.name(), layer.descriptor.digest);
                 return Err(Error::Build(format!(
-                    "{shown}: layer {digest} is a {kind} file system, which cannot be built upon: take the image of tars \
-                     (the tag without -{kind}, made with --layer-type tar)"
+                    "{shown}: layer {digest} is a {kind} file system, which cannot be built upon: take the image of \
+                     tars (the tag without -{kind}, made with --layer-type tar)"
                 )));
             }
         }

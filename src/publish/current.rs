@@ -54,8 +54,8 @@ pub(super) fn check(
     }
     let path = layout.path().display();
     Err(Error::Build(format!(
-        "images in the OCI layout {path} are not what their stackerfiles say now:{}\n  build them first, or publish with \
-         --force what is there",
+        "images in the OCI layout {path} are not what their stackerfiles say now:{}\n  build them first, or publish \
+         with --force what is there",
         stale.concat()
     )))
 }

@@ -267,8 +267,8 @@ fn oci_digest(digest: &BlobDigest) -> Digest {
     digest.to_string().parse().expect("a sha256 digest is a digest")
 }
 
-/// What a document is, from what it says of itself; the registry's header is no part of what was checked. The error says
-/// what is wrong with it.
+/// What a document is, from what it says of itself; the registry's header is no part of what was checked. The error
+/// says what is wrong with it.
 fn media_type(bytes: &[u8]) -> Result<MediaType, String> {
     let json: Value = serde_json::from_slice(bytes).map_err(|error| format!("can not be understood: {error}"))?;
     if json["schemaVersion"] == 1 {

@@ -1,4 +1,5 @@
-//! Blobs of base images, fetched when something needs them: several at a time, each once, from where the last try ended.
+//! Blobs of base images, fetched when something needs them: several at a time, each once, from where the last try
+//! ended.
 //!
 //! ```text
 //! stacker-dir/
@@ -149,8 +150,8 @@ impl Downloads {
             if before == 0 {
                 let (wanted, url) = (blob.size, crate::http::shown(&url));
                 return Err(Error::Build(format!(
-                    "GET {url}: the registry sends something else: {size} bytes with the digest {found}, wanted {wanted} \
-                     bytes with the digest {digest}"
+                    "GET {url}: the registry sends something else: {size} bytes with the digest {found}, wanted \
+                     {wanted} bytes with the digest {digest}"
                 )));
             }
         }

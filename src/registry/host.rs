@@ -29,6 +29,12 @@ impl Host {
         Ok(format!("{}://{}", self.scheme()?, self.address))
     }
 
+    /// Whether a URL leads to this machine, to whatever port.
+    pub fn is_at(&self, url: &str) -> bool {
+        let host = |url: &str| reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+        host(url).is_some_and(|found| Some(found) == host(&format!("https://{}", self.address)))
+    }
+
     /// Makes requests.
     pub fn requests(&self) -> Result<&Requests> {
         self.http.requests(self.insecure)

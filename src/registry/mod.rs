@@ -1,8 +1,8 @@
 //! Registries: the distribution specification over [`crate::http`], for base images and for `stacker publish`.
 //!
 //! `name` is what people write; `host` finds out whether there is TLS, `repository` sends requests and authorizes them
-//! (`challenge`, `token`, `credentials`), `upload` writes; `base` looks images up, `downloads` fetches their blobs when something needs
-//! them. Everything is checked against its digest before anybody may use it. Nothing here knows stackerfiles.
+//! (`challenge`, `token`, `credentials`), `upload` writes; `base` looks images up, `downloads` fetches their blobs when
+//! something needs them. Everything is checked against its digest before anybody may use it. Nothing here knows stackerfiles.
 
 mod base;
 mod challenge;

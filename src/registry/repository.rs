@@ -181,7 +181,8 @@ impl Repository {
             (Some(Challenge::Bearer { realm, service, scope }), _) => {
                 let scopes = self.scopes(scope.as_deref());
                 let secure = self.host.base()?.starts_with("https://");
-                let insecure = self.host.insecure;
+                // Certificates of somebody else are looked at all the same.
+                let insecure = self.host.insecure && self.host.is_at(&realm);
                 let giver = Giver { realm: &realm, service: service.as_deref(), scopes: &scopes, secure, insecure };
                 let told = |mut failed: Failure| {
                     if failed.status.is_some_and(|status| status.is_client_error()) {
@@ -241,7 +242,8 @@ fn whose(credentials: &Credentials) -> String {
     match secret {
         Some(secret) => format!("asked as {} with the credentials of {whence}", secret.shown()),
         None => format!(
-            "asked without credentials, since there are none for it in {whence} (`podman login` and `docker login` write them)"
+            "asked without credentials, since there are none for it in {whence} (`podman login` and `docker login` write \
+             them)"
         ),
     }
 }

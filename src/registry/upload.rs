@@ -68,7 +68,8 @@ impl Repository {
         }
     }
 
-    /// The digest of the manifest that a tag, or a digest, leads to. `None`: there is none, or the registry does not say.
+    /// The digest of the manifest that a tag, or a digest, leads to. `None`: there is none, or the registry does not
+    /// say.
     pub fn manifest_digest(&self, reference: &str) -> Result<Option<BlobDigest>, Failure> {
         let url = self.url(&format!("manifests/{reference}"))?;
         let answer = self.send(&Method::HEAD, &url, &|request| Ok(request.header(ACCEPT, MANIFESTS)))?;
@@ -193,8 +194,8 @@ impl Repository {
         }
     }
 
-    /// Sends a request to the URL of an upload. Before it is sent once more, the registry is asked what it has of it; of a
-    /// small blob it wants all of it again.
+    /// Sends a request to the URL of an upload. Before it is sent once more, the registry is asked what it has of it; of
+    /// a small blob it wants all of it again.
     fn send_each(
         &self,
         what: &str,
