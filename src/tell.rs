@@ -29,11 +29,14 @@ impl Teller {
             }
         });
         let teller = Teller { sender, thread };
-        for warning in warnings {
-            teller.tell(Event::Warning(warning.clone()));
-        }
+        teller.warn(warnings.to_vec());
         teller.tell(Event::Begin { layers });
         teller
+    }
+
+    /// Tells warnings.
+    pub fn warn(&self, warnings: Vec<String>) {
+        warnings.into_iter().for_each(|warning| self.tell(Event::Warning(warning)));
     }
 
     /// For whoever has something to tell.

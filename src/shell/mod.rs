@@ -124,11 +124,10 @@ fn look(
     let scope = scope(request, &holder)?;
     let pins = Pins::start(&request.directories.stacker)?;
     let progress = Some(Mode::None);
-    let fetching = Fetching { loaded, wanted: &wanted, scope: &scope, database, pins: &pins, progress };
-    for warning in remote::fetch(graph, &fetching)? {
-        // The renderer lives as long as the teller.
-        let _ = teller.sender().send(crate::progress::Event::Warning(warning));
-    }
+    teller.warn(remote::fetch(
+        graph,
+        &Fetching { loaded, wanted: &wanted, scope: &scope, database, pins: &pins, progress },
+    )?);
     let inputs = inputs::resolve(graph, loaded, &wanted, &scope, database)?;
     let source_date_epoch = inputs::source_date_epoch(&scope.host)?;
     let settings = Settings { source_date_epoch, keep_going: true, ids: holder.ids()?.0 };
