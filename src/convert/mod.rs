@@ -1,7 +1,7 @@
 //! `stacker convert`: a Dockerfile becomes a stackerfile that builds the same files.
 //!
-//! parse-dockerfile finds the instructions, [`converter`] takes one after the other, [`stage`] gathers the layers, and
-//! [`render`] writes them. Whatever a stackerfile cannot say becomes a remark: on stderr with its line, and as a
+//! parse-dockerfile finds the instructions, `converter` takes one after the other, `stage` gathers the layers, and
+//! `render` writes them. Whatever a stackerfile cannot say becomes a remark: on stderr with its line, and as a
 //! comment above the layer that it belongs to.
 
 mod context;
