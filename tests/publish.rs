@@ -133,6 +133,21 @@ fn what_is_not_built_is_not_published() {
 }
 
 #[test]
+fn the_look_at_what_is_built_asks_no_server() {
+    let (space, registry) = (Space::new(), Registry::start());
+    registry.put("base", "one", &image(ARCH, Dialect::Oci, &[base::tar()]));
+    let base = before(&registry, |_| None);
+    let files = Server::start(|_| Reply::new(200, "from a server").with("etag", "\"one\""));
+    let from = format!("{{type: docker, url: 'docker://{}/base:one', insecure: true}}", base.address());
+    let import = format!("imports: [{{path: '{}', dest: /file}}]", files.url("/file"));
+    space.write("stacker.yaml", format!("app:\n  from: {from}\n  {import}\n  run: cp /file /copy\n"));
+    space.build(&[]);
+    let asked = (base.requests().len(), files.requests().len());
+    publish(&space, registry.address(), &[]).ends_with(0);
+    assert_eq!((base.requests().len(), files.requests().len()), asked);
+}
+
+#[test]
 fn blobs_are_taken_from_other_repositories() {
     let (space, registry) = (Space::new(), Registry::start());
     let base = image(ARCH, Dialect::Oci, &[base::tar(), Archive::new().file("release", "one").end()]);

@@ -25,6 +25,7 @@ use crate::load::Loaded;
 use crate::oci::{BaseImage, DocumentKind, Layout, document_kind};
 use crate::pins::Pins;
 use crate::progress::{Event, Mode};
+use crate::remote::{self, Fetching};
 use crate::tell::Teller;
 
 /// An error that names all images that are not what a build would make.
@@ -70,19 +71,23 @@ fn expected(
 ) -> Result<Vec<(String, Option<Arc<ImageState>>)>> {
     let build = &request.build;
     must_exist(&build.directories.stacker)?;
-    let (database, warnings) = Database::open(&build.directories.stacker)?;
-    let unsettled = build::settle(&build.directories, &database)?;
+    let (database, mut warnings) = Database::open(&build.directories.stacker)?;
+    warnings.extend(build::settle(&build.directories, &database)?);
     holder.expect(database.store(&build.directories.roots)?);
     let packings = build::packings(build, graph, wanted)?;
     let offline = Options { offline: true, ..build.network.clone() };
     let scope = Scope { http: Arc::new(Client::new(offline)), ..build::scope(build, graph, holder.owners()?)? };
     let pins = Pins::start(&build.directories.stacker)?;
-    let inputs = inputs::resolve(graph, loaded, wanted, &scope, &database)?;
+    let mut graph = graph.clone();
+    let fetching =
+        Fetching { loaded, wanted, scope: &scope, database: &database, pins: &pins, progress: build.progress };
+    warnings.extend(remote::fetch(&mut graph, &fetching)?);
+    let inputs = inputs::resolve(&graph, loaded, wanted, &scope, &database)?;
+    inputs::check_hashes(&graph, loaded, wanted, &inputs, &database)?;
     let source_date_epoch = inputs::source_date_epoch(&scope.host)?;
     let settings = Settings { source_date_epoch, keep_going: true, ids: holder.ids()?.0 };
     let bases = inputs.bases.images.clone();
     let decider = Decider::new(inputs.layers.clone(), wanted.clone(), settings);
-    let warnings: Vec<String> = warnings.into_iter().chain(unsettled).collect();
     let teller = Teller::start(Some(Mode::None), &warnings, 0);
     let site = Arc::new(Site::new(&build.directories, holder, pins, inputs, scope, teller.sender()));
     let options = execute::Options {
@@ -92,8 +97,8 @@ fn expected(
         layout: build.directories.oci.clone(),
         emitted: BTreeSet::new(),
     };
-    let execution = Execution::new(graph, wanted.clone(), decider, site.clone(), &database, options);
-    let export = Export { request: build, graph, images: &bases, site: &site, settings, packings: &packings };
+    let execution = Execution::new(&graph, wanted.clone(), decider, site.clone(), &database, options);
+    let export = Export { request: build, graph: &graph, images: &bases, site: &site, settings, packings: &packings };
     let expected = execution.look_at_all().and_then(|reports| images::expected(&export, &reports, &database));
     teller.end(Event::Stop);
     expected
