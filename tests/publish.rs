@@ -173,6 +173,44 @@ fn blobs_are_taken_from_other_repositories() {
     assert!(mounts.iter().any(|mount| mount.contains("from=team%2Fone")), "{mounts:#?}");
 }
 
+#[test]
+fn tokens_are_asked_for_what_is_done() {
+    let (space, registry) = (Space::new(), Registry::start());
+    registry.put("upstream/base", "one", &image(ARCH, Dialect::Oci, &[base::tar()]));
+    let address = registry.address().to_owned();
+    let server = Server::start(move |request| {
+        if request.path == "/token" {
+            return Reply::new(200, r#"{"access_token": "good"}"#);
+        }
+        if request.header("authorization") == Some("Bearer good") {
+            return request.forward(&address);
+        }
+        let realm = format!("http://{}/token", request.header("host").unwrap());
+        Reply::new(401, "").with("www-authenticate", &format!(r#"Bearer realm="{realm}",service="tests""#))
+    });
+    // What `docker login` leaves where it was given a token instead of a password.
+    let auth = format!(r#"{{"auths": {{"{}": {{"identitytoken": "proof"}}}}}}"#, server.address());
+    space.write("auth.json", auth);
+    let run = |arguments: &[&str]| {
+        let mut command = space.command(arguments);
+        command.env("REGISTRY_AUTH_FILE", space.path("auth.json"));
+        space.run_of(arguments, command.output().unwrap()).ends_with(0)
+    };
+    let from = format!("{{type: docker, url: 'docker://{}/upstream/base:one', insecure: true}}", server.address());
+    space.write("stacker.yaml", format!("app:\n  from: {from}\n  labels: {{a: b}}\n"));
+    run(&["build"]);
+    run(&["publish", "--url", &format!("docker://{}/team", server.address()), "--tag", "v1", "--skip-tls"]);
+    let asked = server.requests().into_iter().filter(|request| request.path == "/token");
+    let bodies: Vec<_> = asked.map(|request| String::from_utf8(request.body).unwrap()).collect();
+    assert!(bodies.iter().all(|body| body.starts_with("grant_type=refresh_token&")), "{bodies:?}");
+    assert!(bodies.iter().all(|body| body.contains("refresh_token=proof") && body.contains("service=tests")));
+    let pull = "repository%3Aupstream%2Fbase%3Apull";
+    assert!(bodies[0].ends_with(&format!("scope={pull}")), "{bodies:?}");
+    let both = format!("scope=repository%3Ateam%2Fapp%3Apull%2Cpush+{pull}");
+    assert!(bodies.iter().any(|body| body.ends_with(&both)), "{bodies:?}");
+    assert!(written(&server).iter().any(|request| request.contains("mount=")), "{:?}", written(&server));
+}
+
 /// A layer of some pieces, which gzip does not make smaller.
 fn large(space: &Space) {
     let mut state = 1_u32;
