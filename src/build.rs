@@ -20,6 +20,7 @@ use crate::layer_type::{LayerType, Packing};
 use crate::load;
 use crate::pins::{Pin, Pins};
 use crate::progress::{Event, Mode};
+use crate::provenance::Provenance;
 use crate::remote::{self, Fetching};
 use crate::resolve::Owners;
 use crate::shell::{AfterFailure, after_failure};
@@ -58,6 +59,8 @@ pub struct Request {
     pub layer_types: Vec<LayerType>,
     /// `--max-layer-size`, bytes.
     pub max_layer_size: u64,
+    /// `--provenance`, with the namespace of the annotations.
+    pub provenance: Option<String>,
     /// `--created`.
     pub created: Option<i64>,
     /// `--shell-fail`, `--on-run-failure`.
@@ -94,6 +97,7 @@ pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     warnings.extend(remote::fetch(&mut graph, &fetching)?);
     let inputs = inputs::resolve(&graph, &loaded, &wanted, &scope, &database)?;
     inputs::check_hashes(&graph, &loaded, &wanted, &inputs, &database)?;
+    let provenance = provenance(request, &loaded, &graph, &wanted, &mut warnings);
     warnings.splice(0..0, loaded.warnings.iter().chain(graph.warnings()).cloned());
     let (ids, fallback) = holder.ids()?;
     warnings.extend(fallback.map(|fallback| fallback.to_string()));
@@ -118,7 +122,15 @@ pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     };
     let execution = Execution::new(&graph, wanted, decider, site.clone(), &database, options);
     let signals = tell::Signals::listen(execution.on_signal())?;
-    let export = Export { request, graph: &graph, images: &images, site: &site, settings, packings: &packings };
+    let export = Export {
+        request,
+        graph: &graph,
+        images: &images,
+        site: &site,
+        settings,
+        packings: &packings,
+        provenance: &provenance,
+    };
     let done = execution.run().and_then(|reports| {
         let made = SystemTime::now();
         let written = images::export(&export, &reports, &database)?;
@@ -190,6 +202,21 @@ pub(crate) fn packings(request: &Request, graph: &LayerGraph, wanted: &BTreeSet<
         }
     }
     Packing::of(&request.layer_types, request.compression, &request.directories.stacker.tmp())
+}
+
+/// What images say of where they come from: nothing, if that was not asked for.
+fn provenance(
+    request: &Request,
+    loaded: &load::Loaded,
+    graph: &LayerGraph,
+    wanted: &BTreeSet<LayerIndex>,
+    warnings: &mut Vec<String>,
+) -> Provenance {
+    let Some(namespace) = &request.provenance else { return Provenance::default() };
+    let emitted = wanted.iter().map(|layer| &graph[*layer].layer).filter(|layer| !layer.build_only);
+    let (provenance, told) = Provenance::of(namespace, loaded, emitted);
+    warnings.extend(told);
+    provenance
 }
 
 /// What of the command line and the host reaches the inputs.

@@ -16,9 +16,10 @@ use crate::execute::{LayerReport, Site};
 use crate::export::{self, ExportLayer, ImageState};
 use crate::graph::{LayerGraph, LayerIndex, NodeBase};
 use crate::layer_type::Packing;
-use crate::load::ImageSettings;
+use crate::load::{ImageSettings, Layer};
 use crate::oci::BaseImage;
 use crate::progress::{Event, LayerStatus};
+use crate::provenance::Provenance;
 
 /// An image in the layout.
 pub use crate::export::Written;
@@ -37,6 +38,8 @@ pub struct Export<'a> {
     pub settings: Settings,
     /// How layers became blobs, each way for another image.
     pub packings: &'a [Packing],
+    /// What images say of where they come from.
+    pub provenance: &'a Provenance,
 }
 
 /// Writes and tags the image of every emitted layer that is done; other tags stay.
@@ -161,7 +164,7 @@ impl<'a> Composer<'a> {
         let name = &node.layer.name;
         let state = match node.layer.build_only {
             true => base.derive_files_only(name, &own, created),
-            false => base.derive(name, &settings(&node.layer.settings, &report.labels), &own, created),
+            false => base.derive(name, &settings(&node.layer, &report.labels, self.export.provenance), &own, created),
         };
         // Where two threads composed the same, the first one's stays.
         Ok(self.states[layer.0].get_or_init(|| Arc::new(state)).clone())
@@ -184,11 +187,11 @@ impl<'a> Composer<'a> {
     }
 }
 
-/// What a layer says itself wins over what its script generates.
-fn settings(own: &ImageSettings, generated: &BTreeMap<String, String>) -> ImageSettings {
+/// What a layer says itself wins over what its script generates, and over where it comes from.
+fn settings(layer: &Layer, generated: &BTreeMap<String, String>, provenance: &Provenance) -> ImageSettings {
     let mut labels = generated.clone();
-    labels.extend(own.labels.clone());
-    ImageSettings { labels, ..own.clone() }
+    labels.extend(layer.settings.labels.clone());
+    ImageSettings { labels, annotations: provenance.annotations(layer), ..layer.settings.clone() }
 }
 
 fn no_blob(diff_id: &DiffId) -> Error {

@@ -35,6 +35,7 @@ pub mod oci;
 pub mod pins;
 pub mod place;
 pub mod progress;
+pub mod provenance;
 pub mod publish;
 pub mod reason;
 pub mod record;

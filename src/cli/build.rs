@@ -6,6 +6,9 @@ use clap::{Args, ValueEnum};
 
 use crate::layer_type::LayerType;
 use crate::progress::Mode;
+use crate::provenance::NAMESPACE;
+
+use super::options::namespace;
 
 /// `stacker build`.
 #[derive(Args, Debug)]
@@ -71,6 +74,13 @@ pub struct BuildOptions {
     /// Accepted for scripts that have it; layers are tars, which have no dm-verity data
     #[arg(long)]
     pub no_verity: bool,
+    /// Annotate manifests with the stackerfile, stacker's version and `git describe` (a `--provenance=false` wins over
+    /// `provenance: true` in the configuration file)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub provenance: Option<bool>,
+    /// With --provenance: the names are NS.stacker.stacker_yaml, NS.stacker.stacker_version, NS.stacker.git_version
+    #[arg(long, value_name = "NS", default_value = NAMESPACE, value_parser = namespace)]
+    pub annotations_namespace: String,
     /// Write a JSON description of what was built
     #[arg(long, value_name = "FILE")]
     pub metadata_file: Option<PathBuf>,

@@ -40,10 +40,12 @@ pub fn run(cli: Cli) -> Result<i32> {
     }
     let insisted = (cli.global.storage_type.map(Into::into), cli.global.sandbox);
     match cli.command {
-        Command::Build(arguments) => {
+        Command::Build(mut arguments) => {
+            arguments.options.provenance = arguments.options.provenance.or(config.provenance);
             build_layers(build_request(*arguments, &cli.global, directories, network), insisted)
         }
-        Command::RecursiveBuild(arguments) => {
+        Command::RecursiveBuild(mut arguments) => {
+            arguments.options.provenance = arguments.options.provenance.or(config.provenance);
             build_layers(recursive_request(*arguments, &cli.global, directories, network), insisted)
         }
         Command::Shell(arguments) => {
@@ -166,6 +168,7 @@ pub(super) fn substituting(arguments: &Substitutes, directories: &Directories) -
         pattern: None,
         every_file: false,
         require_hash: false,
+        portable: false,
         colour: std::io::IsTerminal::is_terminal(&std::io::stderr()),
     })
 }
@@ -200,9 +203,11 @@ fn request(
     directories: Directories,
     network: http::Options,
 ) -> Result<(build::Request, bool)> {
+    let provenance = arguments.provenance.unwrap_or_default();
     let request = build::Request {
         what,
-        load: load::Options { require_hash: arguments.require_hash, ..load },
+        load: load::Options { require_hash: arguments.require_hash, portable: provenance, ..load },
+        provenance: provenance.then_some(arguments.annotations_namespace),
         no_cache: arguments.no_cache,
         rebuild: arguments.rebuild,
         keep_going: arguments.keep_going,

@@ -23,6 +23,8 @@ pub struct Config {
     pub rootfs_dir: Option<PathBuf>,
     /// As `--ca-file`.
     pub ca_file: Option<PathBuf>,
+    /// As `--provenance`.
+    pub provenance: Option<bool>,
 }
 
 impl Config {

@@ -53,7 +53,7 @@ pub struct Global {
     /// Where `.stacker` and `roots` lie, instead of the user's cache
     #[arg(long, global = true, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
-    /// YAML file with work_dir, stacker_dir, oci_dir, rootfs_dir, ca_file (default: ~/.config/stacker/conf.yaml, if there is one)
+    /// YAML file with work_dir, stacker_dir, oci_dir, rootfs_dir, ca_file, provenance (default: ~/.config/stacker/conf.yaml, if there is one)
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Kind of snapshot store (default: btrfs where the roots directory is on it, else overlay where that works, else copy)

@@ -130,6 +130,15 @@ pub fn compression(codec: Codec, level: Option<i32>) -> Result<Compression> {
     }
 }
 
+/// What the names of annotations begin with, which is checked whether or not it is used.
+pub fn namespace(text: &str) -> std::result::Result<String, String> {
+    let odd = |c: char| c.is_whitespace() || c.is_control();
+    match text.is_empty() || text.ends_with('.') || text.contains(odd) {
+        true => Err("wanted something like com.example".to_owned()),
+        false => Ok(text.to_owned()),
+    }
+}
+
 /// `NAME=VALUE`, split at the first `=`.
 pub fn substitute(text: &str) -> Result<(String, String)> {
     match text.split_once('=') {

@@ -67,6 +67,8 @@ fn checking(
         layer_types,
         max_layer_size: u64::MAX,
         created: None,
+        // What it tells is not compared.
+        provenance: None,
         after_failure: None,
         directories,
         network,

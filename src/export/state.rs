@@ -14,6 +14,7 @@ use crate::action::Platform;
 use crate::digest::{BlobDigest, Chain, DiffId};
 use crate::load::ImageSettings;
 use crate::oci::{BaseImage, ImageConfiguration};
+use crate::provenance::is_of_one_image;
 
 /// Docker refuses images of 127 layers and more; a warning comes well before.
 pub const MAX_LAYERS: usize = 100;
@@ -95,7 +96,8 @@ impl ImageState {
         ImageState { config: config_of_layers(&self.config, Layers { diff_ids, history }), layers, ..self.clone() }
     }
 
-    /// The image of the layer `name` on top of this one. `created` is in seconds since 1970; `None` keeps the base's.
+    /// The image of the layer `name` on top of this one, without the annotations that tell where this one comes from.
+    /// `created` is in seconds since 1970; `None` keeps the base's.
     pub fn derive(
         &self,
         name: &str,
@@ -106,6 +108,7 @@ impl ImageState {
         let created = created.into();
         let (layers, told) = self.stacked(name, new_layers, created);
         let mut annotations = self.annotations.clone();
+        annotations.retain(|name, _| !is_of_one_image(name));
         annotations.extend(settings.annotations.clone());
         let config = config(&self.config, settings, told, &self.platform, created);
         ImageState { config, annotations, layers, platform: self.platform.clone() }

@@ -142,8 +142,13 @@ fn read(path: &Path, values: &Values, options: &Options) -> File {
     let shared: Arc<Path> = path.into();
     let mut reader = Reader::new(shared, &options.working_dir);
     reader.require_hash = options.require_hash;
-    let mut stackerfile =
-        Stackerfile { path: path.to_path_buf(), text: "".into(), prerequisites: Vec::new(), layers: Vec::new() };
+    let mut stackerfile = Stackerfile {
+        path: path.to_path_buf(),
+        text: "".into(),
+        portable: "".into(),
+        prerequisites: Vec::new(),
+        layers: Vec::new(),
+    };
     match read_text(path) {
         Err(reason) => reader.push(Diagnostic::error(format!("cannot read {}: {reason}", path.display()))),
         Ok(text) => match values.substitute(&text) {
@@ -151,9 +156,12 @@ fn read(path: &Path, values: &Values, options: &Options) -> File {
                 stackerfile.text = text.into();
                 mistakes.into_iter().for_each(|mistake| cannot_substitute(&mut reader, mistake, values));
             }
-            Ok(text) => {
-                let (node, mistakes) = yaml::parse(&text);
-                stackerfile.text = text.into();
+            Ok(substituted) => {
+                let (node, mistakes) = yaml::parse(&substituted);
+                stackerfile.text = substituted.into();
+                if options.portable {
+                    stackerfile.portable = portable(&text, options).into();
+                }
                 reader.yaml_mistakes(mistakes);
                 if let Some(node) = node {
                     read_document(&mut reader, &node, &mut stackerfile);
@@ -163,6 +171,14 @@ fn read(path: &Path, values: &Values, options: &Options) -> File {
     }
     let prerequisites = stackerfile.prerequisites.iter().map(|(path, _)| real(path)).collect();
     File { stackerfile, prerequisites, diagnostics: reader.diagnostics }
+}
+
+/// A text that can be substituted, with built-in directories left as placeholders.
+fn portable(text: &str, options: &Options) -> String {
+    let placeholder = |(name, _): &(String, String)| (name.clone(), format!("${{{{{name}}}}}"));
+    let builtins: Vec<_> = options.builtins.iter().map(placeholder).collect();
+    let values = Values::new(&options.substitutes, &options.substitute_file, &builtins);
+    values.substitute(text).expect("the same names have values")
 }
 
 /// A hundred thousand layers fit; `/dev/zero` does not.

@@ -30,6 +30,8 @@ pub struct Options {
     pub every_file: bool,
     /// `--require-hash`: an import from http(s) without a hash is a mistake.
     pub require_hash: bool,
+    /// Texts without the built-in directories are wanted too, for `--provenance`.
+    pub portable: bool,
     /// Messages have ANSI colours.
     pub colour: bool,
 }

@@ -2,9 +2,10 @@
 //!
 //! The layers are decided as a build would, but nothing runs, and no server is asked: bases by tag are what they were
 //! when they were last asked for. What would then be written is compared with what lies there: config and annotations,
-//! and so the layers by their diff ids. How they are compressed, and what `--created` was, does not count.
+//! and so the layers by their diff ids. How they are compressed, what `--created` was, and what `--provenance` told, does not
+//! count.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -25,6 +26,7 @@ use crate::load::Loaded;
 use crate::oci::{BaseImage, DocumentKind, Layout, document_kind};
 use crate::pins::Pins;
 use crate::progress::{Event, Mode};
+use crate::provenance::{Provenance, is_of_one_image};
 use crate::remote::{self, Fetching};
 use crate::tell::Teller;
 
@@ -98,7 +100,15 @@ fn expected(
         emitted: BTreeSet::new(),
     };
     let execution = Execution::new(&graph, wanted.clone(), decider, site.clone(), &database, options);
-    let export = Export { request: build, graph: &graph, images: &bases, site: &site, settings, packings: &packings };
+    let export = Export {
+        request: build,
+        graph: &graph,
+        images: &bases,
+        site: &site,
+        settings,
+        packings: &packings,
+        provenance: &Provenance::default(),
+    };
     let expected = execution.look_at_all().and_then(|reports| images::expected(&export, &reports, &database));
     teller.end(Event::Stop);
     expected
@@ -118,11 +128,16 @@ fn difference(expected: &ImageState, item: &Item, layout: &Layout) -> Result<Opt
         Some("it has other layers")
     } else if timeless(found.config.json()) != timeless(expected.config.json()) {
         Some("its configuration is another")
-    } else if found.annotations != expected.annotations {
+    } else if lasting(&found.annotations) != lasting(&expected.annotations) {
         Some("its annotations are others")
     } else {
         None
     })
+}
+
+/// Annotations without those of `--provenance`, which a build may have had.
+fn lasting(annotations: &BTreeMap<String, String>) -> BTreeMap<&String, &String> {
+    annotations.iter().filter(|(name, _)| !is_of_one_image(name)).collect()
 }
 
 /// A config without the times at which it says that it was made.
