@@ -27,7 +27,7 @@ pub fn grab(request: &Request, path: &str, holder: Holder) -> Result<()> {
     if fs::symlink_metadata(&target).is_ok_and(|found| !found.is_file()) {
         return Err(taken(&target));
     }
-    let (site, run, _) = find_layer(request, holder)?;
+    let ((site, run, _), _) = find_layer(request, holder)?;
     let found = site.listings(&run.parent)?.resolve(path.trim_matches('/').as_bytes(), true)?;
     if found.entry.is_none() {
         let layer = &run.layer;

@@ -160,6 +160,10 @@ odd: {from: {type: built, tag: base}, arch: z80, run: 'true'}
     let run = space.stacker(&["build"]).ends_with(3);
     run.says("layer app has a `run` for arm64, and its handler stacker-test-arm64 is registered without the flag F");
     run.says("apt-get install qemu-user-static");
+    space.write("tool.yaml", "tool: {from: {type: tar, url: foreign.tar}, arch: arm64}\n");
+    space.build(&["-f", "tool.yaml"]);
+    let shell = space.stacker(&["shell", "-f", "tool.yaml", "tool", "--", "/bin/tool"]).ends_with(127);
+    shell.says("; layer tool is for arm64, and its handler stacker-test-arm64 is registered without the flag F");
     let mounted = handler.mounted;
     drop(handler);
     if mounted {
@@ -168,4 +172,32 @@ odd: {from: {type: built, tag: base}, arch: z80, run: 'true'}
         run.says("layer app has a `run` for arm64, and the kernel has no handler").says("qemu-user-static");
     }
     space.stacker(&["check"]).says_not("arm64");
+}
+
+/// An ELF header of s390x and nothing behind it: the kernel does not take it, whatever the rest would be.
+const S390X: &[u8] = b"\x7fELF\x02\x02\x01\0\0\0\0\0\0\0\0\0\0\x02\0\x16\0\0\0\x01";
+
+#[test]
+fn a_shell_says_what_a_build_says() {
+    let _turn = KERNEL.lock().unwrap_or_else(|broken| broken.into_inner());
+    if stacker::binfmt::look("s390x") == stacker::binfmt::Foreign::Runs {
+        return skipped("a handler for programs of s390x is registered");
+    }
+    for_each_identity(|space| {
+        let program = |name| Member { name, mode: 0o755, body: S390X, ..Member::default() };
+        let tar = Archive::new().directory("bin/").member(program(b"bin/sh")).member(program(b"bin/tool")).end();
+        space.write("foreign.tar", tar);
+        let mixed = "mixed: {from: {type: built, tag: base}, arch: s390x}\n";
+        space.stackerfile(&format!("{mixed}app:\n  from: {{type: tar, url: foreign.tar}}\n  arch: s390x\n"));
+        space.build(&[]);
+        let shells: [&[&str]; 4] =
+            [&["shell", "app"], &["shell", "app", "--", "/bin/tool"], &["exec", "app"], &["exec", "app", "--", "tool"]];
+        for words in shells {
+            let run = space.stacker(words).ends_with(3);
+            run.says("layer app is for s390x, and ").says("apt-get install qemu-user-static");
+        }
+        space.stacker(&["shell", "app", "--", "/bin/none"]).ends_with(127).says("/bin/none").says_not("apt-get");
+        // Programs of this machine run, whatever the image says.
+        assert_eq!(space.stacker(&["shell", "mixed", "--", "echo", "here"]).ends_with(0).stdout, "here\n");
+    });
 }

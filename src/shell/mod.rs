@@ -71,12 +71,12 @@ const SHELL: [&str; 3] = ["/bin/sh", "-c", "if command -v bash > /dev/null; then
 
 /// Runs the command; its exit code.
 pub fn shell(request: &Request, holder: Holder) -> Result<i32> {
-    let (site, run, failed) = find_layer(request, holder)?;
-    open::open(&site, job(&site, run, failed, &request.command))
+    let ((site, run, failed), arch) = find_layer(request, holder)?;
+    open::open(&site, &arch, job(&site, run, failed, &request.command))
 }
 
-/// What is asked for, as far as it is there; the data that it needs is made.
-pub(crate) fn find_layer(request: &Request, holder: Holder) -> Result<Opened> {
+/// What is asked for, as far as it is there, and its architecture; the data that it needs is made.
+pub(crate) fn find_layer(request: &Request, holder: Holder) -> Result<(Opened, String)> {
     let files = find(&request.what, &request.load)?;
     let loaded = load::load(&files, &request.load)?;
     let mut graph = LayerGraph::new(&loaded)?;
@@ -93,7 +93,7 @@ pub(crate) fn find_layer(request: &Request, holder: Holder) -> Result<Opened> {
         Start::View(view) => look(request, holder, (&mut graph, &loaded, layer), view, &database, &teller),
     };
     teller.end(crate::progress::Event::Stop);
-    opened
+    Ok((opened?, graph[layer].layer.platform.arch.clone()))
 }
 
 /// The first layer of the file that was named, which comes after its prerequisites.
@@ -187,7 +187,8 @@ pub fn after_failure(site: &Arc<Site>, node: &Node, database: &Database, then: &
         AfterFailure::Command(command) => ["/bin/sh", "-c", command].map(str::to_owned).to_vec(),
     };
     let draft = FailedDraft { name: failed_draft(node), itself: true };
-    open::open(site, job(site, run, Some(draft), &command)).map(|_| ())
+    let arch = &node.layer.platform.arch;
+    open::open(site, arch, job(site, run, Some(draft), &command)).map(|_| ())
 }
 
 /// How a failed run was started; its base is there.

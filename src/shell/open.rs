@@ -8,22 +8,25 @@ use nix::errno::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::{relay, terminal};
+use crate::binfmt::{self, Foreign};
 use crate::error::{At, Error, Result};
 use crate::execute::{Site, hand_over};
 use crate::holder::wire;
+use crate::need::Need;
 use crate::tell::Signals;
-use crate::worker::message::{Answer, Job, ShellJob};
+use crate::worker::message::{Answer, Failure, Job, ShellJob};
 
-/// Runs it to its end; the exit code as a shell would say it.
-pub fn open(site: &Arc<Site>, mut job: ShellJob) -> Result<i32> {
+/// Runs it to its end, in a layer of this architecture; the exit code as a shell would say it.
+pub fn open(site: &Arc<Site>, arch: &str, mut job: ShellJob) -> Result<i32> {
     site.ready()?;
     // Nothing that a person does in a shell is kept, but in what is not an input.
     let binds = hand_over(site, &mut job.run, true)?;
+    let layer = job.run.layer.clone();
     let answer = heeding_signals(site, || match terminal::size() {
         Some(size) => on_terminal(site, job, binds, size),
         None => with_descriptors(site, job, binds),
     })?;
-    code(site, answer)
+    code(site, &layer, arch, answer)
 }
 
 /// Does what jobs take part in; Ctrl-C and its like end those.
@@ -76,7 +79,7 @@ fn relayed(other_side: OwnedFd) -> Result<()> {
 }
 
 /// What cannot be started has the exit codes that shells give it.
-fn code(site: &Site, answer: Answer) -> Result<i32> {
+fn code(site: &Site, layer: &str, arch: &str, answer: Answer) -> Result<i32> {
     match answer {
         Answer::Ended { code } => Ok(code),
         Answer::Failed(failure) => {
@@ -85,11 +88,31 @@ fn code(site: &Site, answer: Answer) -> Result<i32> {
                 _ if !failure.users => Err(site.fault(&failure)),
                 None => Err(Error::Build(text)),
                 Some(errno) => {
-                    eprintln!("error: {text}");
-                    Ok(if errno == Errno::ENOENT as i32 { 127 } else { 126 })
+                    let lack = lack(layer, arch, &failure);
+                    if let Some(why) = lack.clone().filter(|_| errno == Errno::ENOEXEC as i32) {
+                        return Err(Error::Lacking(Need::Binfmt, why));
+                    }
+                    // The program is not there, or else a handler for it that the kernel looks for in the sandbox.
+                    let missing = errno == Errno::ENOENT as i32;
+                    let more = lack.filter(|_| missing).map_or_else(String::new, |why| format!("; {why}"));
+                    eprintln!("error: {text}{more}");
+                    Ok(if missing { 127 } else { 126 })
                 }
             }
         }
         other => Err(Error::Machine(format!("a worker answered out of turn: {other:?}"))),
     }
+}
+
+/// Why programs of a layer for another processor do not run here, as builds say it of scripts. It is asked after the
+/// failure only: what an image says of its processor need not be true of a program in it.
+fn lack(layer: &str, arch: &str, failure: &Failure) -> Option<String> {
+    let why = match binfmt::look(arch) {
+        Foreign::Lacks(why) => why,
+        Foreign::Unknown if failure.errno == Some(Errno::ENOEXEC as i32) => {
+            format!("the kernel has no handler for its programs ({})", failure.message)
+        }
+        _ => return None,
+    };
+    Some(format!("layer {layer} is for {arch}, and {why}"))
 }
