@@ -222,7 +222,7 @@ impl Diagnostics {
 }
 
 /// The text with a star for each byte of the user names and passwords in its URLs.
-fn without_credentials(text: &str) -> Cow<'_, str> {
+pub(crate) fn without_credentials(text: &str) -> Cow<'_, str> {
     static CREDENTIALS: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"(?i)(https?://)([^/?#\s]+)@").expect("the pattern is constant"));
     CREDENTIALS.replace_all(text, |found: &Captures| format!("{}{}@", &found[1], "*".repeat(found[2].len())))

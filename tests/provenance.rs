@@ -121,6 +121,15 @@ fn the_namespace_and_the_configuration_file() {
     assert_eq!(names(&space, "base"), [VERSION, YAML]);
 }
 
+#[test]
+fn secrets_in_urls_are_not_told() {
+    let space = Space::new();
+    space.stackerfile("app: {from: {type: built, tag: base}, labels: {at: 'https://me:secret@example.com/x'}}\n");
+    space.build(&["--provenance"]);
+    let text = &annotations(&space, "app")[YAML];
+    assert!(text.contains("https://*********@example.com/x") && !text.contains("secret"), "{text}");
+}
+
 /// What a base says of itself is untrue for what stands on it.
 #[test]
 fn images_do_not_inherit_where_their_base_comes_from() {

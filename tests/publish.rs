@@ -321,10 +321,14 @@ fn layouts_keep_their_other_tags() {
         let first = publish("v1").ends_with(0);
         assert!(first.stdout.contains("app_v1: ") && first.stdout.contains(": copied\n"), "{first}");
         assert_eq!(publish("v1").ends_with(0).stdout.matches("nothing to copy").count(), 2);
+        // Where images come from is told on request, and makes them no others.
+        space.build(&["--provenance"]);
+        assert_eq!(publish("told").ends_with(0).stdout.matches(": copied").count(), 2);
+        space.build(&[]);
         publish("v2").ends_with(0);
         let layout = Layout::open(space.path("out/there")).unwrap();
         let tags: Vec<_> = layout.images().into_iter().filter_map(|image| image.tag).collect();
-        assert_eq!(tags.len(), 4, "{tags:?}");
+        assert_eq!(tags.len(), 6, "{tags:?}");
         let platform = stacker::action::Platform { os: "linux".into(), arch: ARCH.into() };
         let found = layout.find(Some("app_v2"), &platform);
         assert_eq!(found.unwrap().digest.to_string(), built.image("app"));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::diag::{Diagnostic, Texts, nearest};
+use crate::diag::{Diagnostic, Texts, nearest, without_credentials};
 use crate::error::Result;
 use crate::order::order;
 
@@ -160,7 +160,7 @@ fn read(path: &Path, values: &Values, options: &Options) -> File {
                 let (node, mistakes) = yaml::parse(&substituted);
                 stackerfile.text = substituted.into();
                 if options.portable {
-                    stackerfile.portable = portable(&text, options).into();
+                    stackerfile.portable = without_credentials(&portable(&text, options)).into();
                 }
                 reader.yaml_mistakes(mistakes);
                 if let Some(node) = node {

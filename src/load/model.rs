@@ -17,7 +17,8 @@ pub struct Stackerfile {
     pub path: PathBuf,
     /// The text after substitution, which every [`Place`] refers to.
     pub text: Arc<str>,
-    /// The same with built-in directories left as placeholders, so that nothing in it is of this host. Empty unless
+    /// The same with built-in directories left as placeholders, and without the user names
+    /// and passwords of URLs, so that nothing in it is of this host. Empty unless
     /// [`portable`](super::Options::portable) texts were asked for.
     pub portable: Arc<str>,
     /// `config.prerequisites`, absolute, each with its place in this file.
