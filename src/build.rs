@@ -15,7 +15,7 @@ use crate::graph::{LayerGraph, LayerIndex};
 use crate::holder::Holder;
 use crate::http;
 use crate::images::{self, Export};
-use crate::inputs::{self, Scope};
+use crate::inputs::{self, Inputs, Scope};
 use crate::layer_type::{LayerType, Packing};
 use crate::load;
 use crate::pins::{Pin, Pins};
@@ -103,11 +103,7 @@ pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     warnings.extend(fallback.map(|fallback| fallback.to_string()));
 
     let teller = tell::Teller::start(request.progress, &warnings, wanted.len());
-    let bases: Vec<_> = inputs.bases.images.values().map(|image| image.chain()).collect();
-    pins.pin(bases.iter().flat_map(Chain::ids).map(Pin::Base), || {
-        database.put_bases(&bases)?;
-        database.put_base_blobs(&inputs.bases.blobs)
-    })?;
+    pin_bases(&pins, &inputs, &database)?;
     let settings =
         Settings { source_date_epoch: inputs::source_date_epoch(&scope.host)?, keep_going: request.keep_going, ids };
     let images = inputs.bases.images.clone();
@@ -148,16 +144,31 @@ pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     let outcome = report::Outcome { graph: &graph, reports: &reports, written: &written, elapsed: begun.elapsed() };
     teller.end(Event::End(outcome.summary()));
     outcome.write_metadata(request.metadata_file.as_deref())?;
-    if let (Some(then), Some(layer)) = (&request.after_failure, outcome.failed_run())
-        && let Err(error) = after_failure(&site, &graph[layer], &database, then)
-    {
-        match error {
-            Error::Interrupted(_) => return Err(error),
-            // The build has failed for another reason, which counts.
-            error => eprintln!("warning: {error}"),
-        }
-    }
+    open_what_failed(request, &outcome, &site, &database)?;
     Ok(outcome.exit_code())
+}
+
+/// The base images of a build stay while it lives.
+fn pin_bases(pins: &Pins, inputs: &Inputs, database: &Database) -> Result<()> {
+    let bases: Vec<_> = inputs.bases.images.values().map(|image| image.chain()).collect();
+    pins.pin(bases.iter().flat_map(Chain::ids).map(Pin::Base), || {
+        database.put_bases(&bases)?;
+        database.put_base_blobs(&inputs.bases.blobs)
+    })
+}
+
+/// `--shell-fail` and `--on-run-failure`.
+fn open_what_failed(request: &Request, outcome: &report::Outcome, site: &Arc<Site>, database: &Database) -> Result<()> {
+    let (Some(then), Some(layer)) = (&request.after_failure, outcome.failed_run()) else { return Ok(()) };
+    match after_failure(site, &outcome.graph[layer], database, then) {
+        Err(error @ Error::Interrupted(_)) => Err(error),
+        // The build has failed for another reason, which counts.
+        Err(error) => {
+            eprintln!("warning: {error}");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
 }
 
 /// The stackerfiles that are read.
