@@ -36,6 +36,24 @@ fn every_command_has_a_manual_page() {
 }
 
 #[test]
+fn the_readme_has_every_command() {
+    let space = Space::new();
+    space.stacker(&["man", "pages"]).ends_with(0);
+    let pages = fs::read_dir(space.path("pages")).unwrap();
+    let names: Vec<String> = pages.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let commands: Vec<&str> =
+        names.iter().filter_map(|name| name.strip_prefix("stacker-")?.strip_suffix(".1")).collect();
+    assert!(commands.len() > 15, "{commands:?}");
+    let readme = include_str!("../README.md");
+    let table = readme.split_once("| command | what it does |").unwrap().1.split_once("\n\n").unwrap().0;
+    // `cache` itself only has commands; one of them is told with that which does the same.
+    for command in commands.iter().filter(|command| !["cache", "cache-gc"].contains(*command)) {
+        let name = command.replacen("cache-", "cache ", 1);
+        assert!(table.contains(&format!("stacker {name}")), "`stacker {name}` is not in the README's table");
+    }
+}
+
+#[test]
 fn every_stackerfile_below_a_directory_is_built() {
     for_each_identity(|space| {
         let layer =

@@ -28,3 +28,18 @@ fn the_schema_has_the_directives_that_are_read() {
         assert!(directive.get("description").is_some(), "{name} has no description");
     }
 }
+
+#[test]
+fn the_readme_has_every_directive() {
+    let readme = include_str!("../README.md");
+    let table = readme.split_once("| directive |").expect("a table of directives").1;
+    let table = table.split_once("\n\n").expect("the table ends").0;
+    let rows: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next()).collect();
+    let described: BTreeSet<&str> = rows.iter().flat_map(|row| row.trim_matches('`').split("`, `")).collect();
+    let read: BTreeSet<&str> =
+        directives().filter(|(_, support)| *support != Support::Reserved).map(|(name, _)| name).collect();
+    assert_eq!(described, read);
+    for (name, _) in directives().filter(|(_, support)| *support == Support::Reserved) {
+        assert!(readme.contains(&format!("`{name}`")), "{name} is not in the README");
+    }
+}
