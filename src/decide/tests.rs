@@ -1,4 +1,5 @@
 use super::*;
+use crate::action::Kind;
 use crate::action::{Attributes, Network, Platform};
 use crate::digest::DiffId;
 

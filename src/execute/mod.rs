@@ -3,9 +3,11 @@
 
 mod binds;
 mod blame;
+mod blobs;
 mod certificates;
 mod changed;
 mod committer;
+mod imports;
 mod look;
 mod lookup;
 mod pack;

@@ -1,7 +1,7 @@
 //! What every thread of a build shares: the directories, the holder, the host's inputs, and data made on demand.
 //!
-//! Deltas, listings, staged imports and blobs are made here when something needs them. Making is idempotent: two
-//! threads take turns by name, two processes may race, the first rename wins.
+//! Deltas, listings, staged imports (`imports`) and blobs (`blobs`) are made when something needs them. Making is
+//! idempotent: two threads take turns by name, two processes may race, the first rename wins.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -13,26 +13,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 
-use crate::action::Attributes;
 use crate::cli::options::Directories;
 use crate::commit_point::CommitPoint;
 use crate::database::{Database, LayerInfo};
-use crate::digest::{BlobDigest, Chain, ChainId, DiffId, Key, TreeDigest};
+use crate::digest::{BlobDigest, Chain, ChainId, DiffId, Key};
 use crate::error::{At, Error, Result};
 use crate::holder::{Holder, Ready};
 use crate::inputs::{Inputs, PROXY_VARIABLES, Scope};
-use crate::layer_type::{LayerType, Maker, Packing};
 use crate::listing::{Listing, Stack};
 use crate::oci::BaseLayer;
-use crate::pins::{Pin, Pins};
+use crate::pins::Pins;
 use crate::place::{self, RootsDir, StackerDir};
 use crate::progress::Event;
 use crate::registry::Downloads;
 use crate::resolve::{Bound, HostPath, HostTree, Owners};
-use crate::seal::tar::Told;
 use crate::store;
-use crate::worker::hashed::Hashed;
-use crate::worker::message::{Answer, Compression, Failure, Job, Sealed};
+use crate::worker::message::{Answer, Failure, Job, Sealed};
 
 /// Shared by the deciding thread and the threads that do the steps.
 pub struct Site {
@@ -226,7 +222,7 @@ impl Site {
     }
 
     /// The listing and the delta of the topmost layer are there, re-made from its blob where they are not.
-    fn have_delta(&self, chain: &Chain, blobs: &HashMap<DiffId, BlobPlace>) -> Result<Learned, Lost> {
+    pub(super) fn have_delta(&self, chain: &Chain, blobs: &HashMap<DiffId, BlobPlace>) -> Result<Learned, Lost> {
         let id = chain.id();
         let Some((&diff_id, beneath)) = chain.0.split_last() else { return Ok(vec![]) };
         self.in_turn(format!("delta {id}"), || {
@@ -331,122 +327,6 @@ impl Site {
         tempfile::NamedTempFile::new_in(self.stacker.tmp()).at("create a file in", self.stacker.tmp())
     }
 
-    /// A host import under its name beneath `imports`, staged if it is not there. `None`: the source is no longer what
-    /// the key assumed.
-    pub fn have_host_import(
-        &self,
-        at: &HostPath,
-        tree: TreeDigest,
-        attributes: Attributes,
-        time: i64,
-    ) -> Result<Option<String>> {
-        let name = import_name(tree, attributes, time);
-        self.in_turn(format!("import {name}"), || {
-            if self.has_import(&name)? {
-                return Ok(Some(name));
-            }
-            let Some(tmp) = self.stage_host(at, tree, attributes, time)? else { return Ok(None) };
-            self.keep_import(&tmp, &name)?;
-            Ok(Some(name))
-        })
-    }
-
-    /// Copies a host import to a fresh directory beneath `imports`.
-    pub fn stage_host(
-        &self,
-        at: &HostPath,
-        tree: TreeDigest,
-        attributes: Attributes,
-        time: i64,
-    ) -> Result<Option<String>> {
-        let ready = self.ready()?;
-        let tmp = self.unique();
-        let directory = self.roots.import(&tmp);
-        fs::create_dir(&directory).at("create", &directory)?;
-        std::os::unix::fs::chown(&directory, Some(ready.root.0), Some(ready.root.1)).at("chown", &directory)?;
-        let staged = crate::resolve::stage(&at.path, &self.trees[at], &attributes, time, &directory, ready.root)?;
-        CommitPoint::HostImportCopied.reached();
-        if staged != tree {
-            self.remove(vec![format!("imports/{tmp}")])?;
-            return Ok(None);
-        }
-        if attributes.uid.is_some() || attributes.gid.is_some() {
-            self.job(Job::Own { name: tmp.clone(), attributes, time }, vec![])?;
-        }
-        Ok(Some(tmp))
-    }
-
-    /// A `stacker://` import under its name beneath `imports`.
-    pub fn have_layer_import(
-        &self,
-        from: &(Chain, Vec<u8>),
-        tree: TreeDigest,
-        attributes: Attributes,
-        time: i64,
-        blobs: &HashMap<DiffId, BlobPlace>,
-    ) -> Result<String, Lost> {
-        let name = import_name(tree, attributes, time);
-        self.in_turn(format!("import {name}"), || {
-            if !self.has_import(&name)? {
-                let tmp = self.stage_layer(from, tree, attributes, time, blobs)?;
-                self.keep_import(&tmp, &name)?;
-            }
-            Ok(name)
-        })
-    }
-
-    /// Copies a path of a layer to a fresh directory beneath `imports`.
-    pub fn stage_layer(
-        &self,
-        (chain, path): &(Chain, Vec<u8>),
-        tree: TreeDigest,
-        attributes: Attributes,
-        time: i64,
-        blobs: &HashMap<DiffId, BlobPlace>,
-    ) -> Result<String, Lost> {
-        // What could be learned is known: the layer was decided before this step could be.
-        self.have_chain(chain, blobs, false)?;
-        let tmp = self.unique();
-        let job = Job::StageFromLayer { chain: chain.clone(), path: path.clone(), attributes, time, name: tmp.clone() };
-        match self.job(job, vec![])? {
-            Answer::Staged(found) if found == tree => Ok(tmp),
-            Answer::Staged(found) => Err(Error::Machine(format!(
-                "{} of layer {} is damaged in the store: its listing says {tree}, its files are {found}",
-                String::from_utf8_lossy(path),
-                chain.id()
-            ))
-            .into()),
-            other => Err(Error::Machine(format!("a worker answered out of turn: {other:?}")).into()),
-        }
-    }
-
-    /// Whether a staged tree is there. From then on it stays, or what will have its name.
-    pub(super) fn has_import(&self, name: &str) -> Result<bool> {
-        let path = self.roots.import(name);
-        self.pins.pin([Pin::Import(name.to_owned())], || {
-            let there = path.exists();
-            if there {
-                // When it was last used, for gc. Where that cannot be written it is taken for older than it is.
-                let now = fs::FileTimes::new().set_modified(std::time::SystemTime::now());
-                let _ = File::open(&path).and_then(|directory| directory.set_times(now));
-            }
-            Ok(there)
-        })
-    }
-
-    pub(super) fn keep_import(&self, tmp: &str, name: &str) -> Result<()> {
-        let to = self.roots.import(name);
-        match fs::rename(self.roots.import(tmp), &to) {
-            Ok(()) => {
-                CommitPoint::ImportNamed.reached();
-                Ok(())
-            }
-            // Another process was first.
-            Err(_) if to.exists() => self.remove(vec![format!("imports/{tmp}")]),
-            Err(error) => Err(error).at("rename to", to),
-        }
-    }
-
     /// Removes directories beneath the roots directory, whoever owns what is in them.
     pub fn remove(&self, mut paths: Vec<String>) -> Result<()> {
         paths.retain(|path| self.roots.0.join(path).symlink_metadata().is_ok());
@@ -457,110 +337,10 @@ impl Site {
         }
     }
 
-    /// Writes the blob of the topmost layer of `chain` into the store.
-    pub fn pack(
-        &self,
-        chain: &Chain,
-        packing: &Packing,
-        blobs: &HashMap<DiffId, BlobPlace>,
-    ) -> Result<(BlobDigest, u64), Lost> {
-        match packing {
-            Packing::Tar(compression) => self.pack_tar(chain, *compression, blobs),
-            Packing::FileSystem(maker) => self.pack_file_system(chain, maker, blobs),
-        }
-    }
-
-    fn pack_tar(
-        &self,
-        chain: &Chain,
-        compression: Compression,
-        blobs: &HashMap<DiffId, BlobPlace>,
-    ) -> Result<(BlobDigest, u64), Lost> {
-        self.have_delta(chain, blobs)?;
-        let tmp = self.tmp_file()?;
-        let output = tmp.as_file().try_clone().at("duplicate", tmp.path())?;
-        let job = Job::Pack { chain: chain.clone(), compression };
-        match self.job(job, vec![output.into()])? {
-            Answer::Packed { blob, size, diff_id } if chain.0.last() == Some(&diff_id) => {
-                self.keep_blob(tmp, &blob)?;
-                Ok((blob, size))
-            }
-            // The delta is not what its listing says: build it again rather than export it.
-            Answer::Packed { .. } => {
-                self.remove(vec![place::delta(&chain.id()).to_string_lossy().into_owned()])?;
-                Err(Lost::Evicted(chain.id()))
-            }
-            other => Err(Lost::Error(Error::Machine(format!("a worker answered out of turn: {other:?}")))),
-        }
-    }
-
-    fn keep_blob(&self, tmp: tempfile::NamedTempFile, blob: &BlobDigest) -> Result<()> {
-        let path = self.stacker.blob(blob);
-        readable_by_workers(tmp.path())?;
-        tmp.persist(&path).map_err(|error| error.error).at("rename", &path)?;
-        CommitPoint::BlobNamed.reached();
-        Ok(())
-    }
-
-    /// The tar from which a file system is made.
-    fn archive(
-        &self,
-        chain: &Chain,
-        kind: LayerType,
-        blobs: &HashMap<DiffId, BlobPlace>,
-    ) -> Result<(tempfile::NamedTempFile, Told), Lost> {
-        self.have_delta(chain, blobs)?;
-        let tar = self.tmp_file()?;
-        let output = tar.as_file().try_clone().at("duplicate", tar.path())?;
-        match self.job(Job::Archive { chain: chain.clone(), kind }, vec![output.into()])? {
-            Answer::Archived(told) => Ok((tar, told)),
-            other => Err(Error::Machine(format!("a worker answered out of turn: {other:?}")).into()),
-        }
-    }
-
-    /// The same as a file system, also of a layer of a base image.
-    fn pack_file_system(
-        &self,
-        chain: &Chain,
-        maker: &Maker,
-        blobs: &HashMap<DiffId, BlobPlace>,
-    ) -> Result<(BlobDigest, u64), Lost> {
-        // A layer is unpacked upon the listings beneath it.
-        self.have_listings(chain, blobs)?;
-        let (mut tar, mut told) = self.archive(chain, maker.kind(), blobs)?;
-        if told.damaged.is_some() {
-            // The delta is not what its listing says: make it again rather than export it.
-            self.remove(vec![place::delta(&chain.id()).to_string_lossy().into_owned()])?;
-            (tar, told) = self.archive(chain, maker.kind(), blobs)?;
-        }
-        if told.damaged.is_some() {
-            return Err(Lost::Evicted(chain.id()));
-        }
-        if let Some(first) = told.lost.first() {
-            let (count, kind) = (told.lost.len(), maker.kind().name());
-            self.tell(Event::Warning(format!(
-                "{count} attributes of files that {kind} cannot hold are not in the image (the first is {first})"
-            )));
-        }
-        let tmp = self.tmp_file()?;
-        maker.make(File::open(tar.path()).at("open", tar.path())?, &told.root, tmp.path())?;
-        // The program may have made the file anew.
-        let mut made = Hashed::new(File::open(tmp.path()).at("open", tmp.path())?);
-        std::io::copy(&mut made, &mut std::io::sink()).at("read", tmp.path())?;
-        let (digest, size) = made.finish();
-        self.keep_blob(tmp, &BlobDigest(digest))?;
-        Ok((BlobDigest(digest), size))
-    }
-
     /// Tells the renderer; it outlives the build, and if it has gone there is nobody to tell.
     pub fn tell(&self, event: Event) {
         let _ = self.events.send(event);
     }
-}
-
-/// The name beneath `imports` of a staged tree: the same files with the same owners and times are staged once.
-fn import_name(tree: TreeDigest, attributes: Attributes, time: i64) -> String {
-    Key::of(format!("{tree}{} {time}", attributes.words()).as_bytes()).short()
 }
 
 /// What the database keeps of a sealed layer.
@@ -569,7 +349,7 @@ pub fn layer_info(sealed: &Sealed) -> LayerInfo {
 }
 
 /// The umask outside must not decide what workers, and readers of the layout, can read.
-fn readable_by_workers(path: &Path) -> Result<()> {
+pub(super) fn readable_by_workers(path: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).at("chmod", path)
 }

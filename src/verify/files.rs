@@ -112,7 +112,8 @@ impl Verify<'_> {
         Ok(())
     }
 
-    fn wrong_blob(&self, path: &Path, digest: &BlobDigest, size: Option<u64>) -> Option<String> {
+    /// What is wrong with a file that is named by its sha256.
+    pub(super) fn wrong_blob(&self, path: &Path, digest: &BlobDigest, size: Option<u64>) -> Option<String> {
         if let Some(why) = wrong_file(path, self.owner, false) {
             return Some(why);
         }
