@@ -72,6 +72,10 @@ impl Terminal {
     }
 
     fn show_total(&self) {
+        // Files come from servers before it is known what is to be built.
+        if self.layers == 0 {
+            return;
+        }
         let left = self.layers.saturating_sub(self.hits + self.built + self.failed);
         let failed = if self.failed > 0 { format!(", {} failed", self.failed) } else { String::new() };
         self.total.set_message(format!("{} hits, {} built{failed}, {left} left", self.hits, self.built));
