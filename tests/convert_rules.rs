@@ -193,3 +193,25 @@ fn a_user_that_nothing_can_become_is_told() {
     space.write("app/Dockerfile", "FROM busybox\nUSER ghost\nRUN id\n");
     convert_and_fail(&space).says("USER ghost: not in /etc/passwd");
 }
+
+const NAMES: &str = "
+FROM busybox AS app-1
+RUN echo one > /one
+RUN echo two > /two
+FROM busybox
+ARG A=1
+ARG A=2
+RUN echo $A > /a
+RUN echo b > /b
+COPY --from=app-1 /one /two /from/
+";
+
+/// Layers beneath are numbered: a stage may have such a name, and an argument may be given twice.
+#[test]
+fn names_that_stand_twice() {
+    for_each_identity(|space| {
+        prepare(space, NAMES);
+        convert_and_build(space);
+        assert_eq!(said(space, "cat /a /b /from/one /from/two"), "2\nb\none\ntwo\n");
+    });
+}

@@ -59,6 +59,28 @@ fn what_is_written_and_told_is_as_recorded() {
     }
 }
 
+#[test]
+fn what_could_not_be_read_again_is_not_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let dockerfile = directory.path().join("Dockerfile");
+    // YAML has no such characters in comments.
+    for (odd, says) in [("RUN a\0b", "\\u{0}"), ("# \u{1b}\nRUN a", "\\u{1b}"), ("RUN \u{7f}", "\\u{7f}")] {
+        fs::write(&dockerfile, format!("FROM debian\n{odd}\n")).unwrap();
+        let (text, told) = converted(&dockerfile);
+        assert!(
+            text.is_empty() && told.contains(&format!("the character {says} cannot stand in a stackerfile")),
+            "{told}"
+        );
+    }
+    // 2^40 letters.
+    for (begin, kind) in [("FROM debian\n", "ENV"), ("", "ARG")] {
+        let doubling = format!("{kind} A=$A$A\n").repeat(40);
+        fs::write(&dockerfile, format!("{begin}{kind} A=a\n{doubling}FROM debian\n")).unwrap();
+        let (text, told) = converted(&dockerfile);
+        assert!(text.is_empty() && told.contains("with its variables it has more than 64 KiB"), "{told}");
+    }
+}
+
 fn host_arch() -> String {
     if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }.to_owned()
 }

@@ -6,10 +6,12 @@ use parse_dockerfile::{Dockerfile, FromInstruction, Instruction};
 
 use super::context::Context;
 use super::layer::{Base, Layer, Remark};
+use super::names::{is_stage_name, layer_name};
 use super::script::{AS_USER, Body, preamble, script};
 use super::stage::{PATH, Stage};
 use super::substitution::{Substitutions, has_placeholder, plain};
 use super::words::expand;
+use crate::registry::ImageName;
 
 /// All that is known while a Dockerfile is read.
 pub(super) struct Converter<'t> {
@@ -33,20 +35,6 @@ pub(super) struct Converter<'t> {
     global: Vec<(String, Option<String>)>,
     /// The last is being read.
     pub stages: Vec<Stage>,
-}
-
-/// Letters and digits with single marks between them, as layers are called.
-pub(super) fn layer_name(text: &str) -> String {
-    let mut name = String::new();
-    for character in text.chars() {
-        match character {
-            'a'..='z' | 'A'..='Z' | '0'..='9' => name.push(character),
-            '.' | '_' | '-' if name.ends_with(|last: char| last.is_ascii_alphanumeric()) => name.push(character),
-            _ if name.ends_with(|last: char| last.is_ascii_alphanumeric()) => name.push('-'),
-            _ => {}
-        }
-    }
-    name.trim_end_matches(['.', '_', '-']).to_owned()
 }
 
 impl<'t> Converter<'t> {
@@ -130,6 +118,9 @@ impl<'t> Converter<'t> {
     fn from(&mut self, from: &FromInstruction, last: bool) {
         let image = self.expand_global(&from.image.value, &from.image.span);
         let name = from.as_.as_ref().map(|(_, name)| name.value.to_string());
+        if let Some((_, name)) = from.as_.as_ref().filter(|(_, name)| !is_stage_name(&name.value)) {
+            self.error(&name.span, format!("`{}` cannot name a stage", name.value));
+        }
         let wanted = match &name {
             Some(name) => layer_name(name),
             None if last => self.image.clone(),
@@ -149,28 +140,35 @@ impl<'t> Converter<'t> {
             let below = self.stages[below].clone();
             self.stage().inherit(&below);
         } else if image != "scratch" {
-            let (url, origin) = self.base(&image);
+            let (url, origin) = self.base(&image, &from.image.span);
             self.stage().base = Base::Docker(url);
             self.stage().origin = Some(origin);
         }
         self.platform(from);
     }
 
+    fn is_taken(&self, name: &str) -> bool {
+        self.stages.iter().any(|stage| stage.prefix == name || stage.tag == name)
+            || self.layers.iter().any(|layer| layer.name == name)
+    }
+
     fn unique(&self, wanted: &str) -> String {
-        let taken = |name: &str| {
-            self.stages.iter().any(|stage| stage.prefix == name || stage.tag == name)
-                || self.layers.iter().any(|layer| layer.name == name)
-        };
         let mut name = wanted.to_owned();
-        while taken(&name) {
+        while self.is_taken(&name) {
             name.push_str("-x");
         }
         name
     }
 
     /// The url of an image, which one substitution replaces, and the name of it in others.
-    pub fn base(&mut self, image: &str) -> (String, String) {
+    pub fn base(&mut self, image: &str, span: &Range<usize>) -> (String, String) {
         let known = plain(image);
+        // What arguments are part of may become right by their values.
+        if !has_placeholder(image)
+            && let Err(wrong) = ImageName::parse(&format!("docker://{known}"))
+        {
+            self.error(span, wrong.replacen("docker://", "", 1));
+        }
         let name = known.split('@').next().unwrap_or_default();
         let name = name.rsplit('/').next().unwrap_or_default();
         let word = |text: &str| text.replace(|character: char| !character.is_ascii_alphanumeric(), "_");
@@ -333,7 +331,8 @@ impl<'t> Converter<'t> {
         if stage.layers.is_empty() {
             stage.fresh();
         }
-        let finished = stage.finished();
+        let stage = stage.clone();
+        let finished = stage.finished(|name| self.is_taken(name));
         self.layers.extend(finished);
     }
 

@@ -65,6 +65,11 @@ pub(super) fn has_wildcards(path: &str) -> bool {
     path.contains(['*', '?', '['])
 }
 
+/// Or stands for one.
+fn is_sha256(digits: &str) -> bool {
+    has_placeholder(digits) || (digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+}
+
 impl Converter<'_> {
     /// An instruction of either kind.
     pub fn copy(&mut self, span: &Range<usize>, flags: &[Flag], sources: &[Source], dest: &UnescapedString, add: bool) {
@@ -122,7 +127,10 @@ impl Converter<'_> {
                 true => target.mode = Some(value),
                 false => self.remark(&span, format!("--chmod={value} is not carried over: only octal modes are"), None),
             },
-            "checksum" if target.add => target.checksum = value.strip_prefix("sha256:").map(str::to_owned),
+            "checksum" if target.add => match value.strip_prefix("sha256:").filter(|digits| is_sha256(digits)) {
+                Some(digits) => target.checksum = Some(digits.to_owned()),
+                None => self.error(&span, format!("--checksum={value} is not sha256: and 64 hexadecimal digits")),
+            },
             // About how layers are made, not what is in them.
             "link" => {}
             name => self.remark(&span, format!("--{name} is not carried over"), None),

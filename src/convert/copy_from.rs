@@ -2,15 +2,16 @@
 
 use std::ops::Range;
 
-use super::converter::{Converter, layer_name};
+use super::converter::Converter;
 use super::copy::{Target, cleaned, has_wildcards, import, is_directory_like};
 use super::layer::{Base, Layer, OutImport};
+use super::names::layer_name;
 use super::script::quote;
 use super::stage::Stage;
 
 impl Converter<'_> {
     /// The layer that is meant, and whether scripts can run on it.
-    fn origin_of(&mut self, from: &str) -> (String, bool) {
+    fn origin_of(&mut self, from: &str, span: &Range<usize>) -> (String, bool) {
         let current = self.stages.len() - 1;
         let found = self.stages[..current].iter().position(|stage| stage.is_named(from));
         let found = found.or_else(|| from.parse().ok().filter(|index| *index < current));
@@ -20,7 +21,7 @@ impl Converter<'_> {
                 (self.stages[index].tag.clone(), has_shell(&self.stages[index]))
             }
             None => {
-                let (url, origin) = self.base(from);
+                let (url, origin) = self.base(from, span);
                 (self.extra(&format!("image-{}", layer_name(&origin)), Base::Docker(url)), false)
             }
         }
@@ -28,7 +29,8 @@ impl Converter<'_> {
 
     /// Out of a stage or an image. What is a file and what a directory only a script on top of it can find out.
     pub(super) fn copy_from(&mut self, from: &str, sources: &[(String, Range<usize>)], target: &Target) {
-        let (tag, has_shell) = self.origin_of(from);
+        let span = sources.first().map_or(0..0, |(_, span)| span.clone());
+        let (tag, has_shell) = self.origin_of(from, &span);
         let unclear = |(source, _): &(String, _)| has_wildcards(source) || (target.into && !is_directory_like(source));
         if has_shell && sources.iter().any(unclear) {
             let rename = (!target.into).then_some(&*target.dest);

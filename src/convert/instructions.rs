@@ -135,7 +135,11 @@ impl Converter<'_> {
         if has_placeholder(&default) {
             self.remark(span, format!("the default of {name} does not follow the arguments in it"), None);
         }
-        plain(&default)
+        let default = plain(&default);
+        if default.contains('}') && default.contains(['\'', '\n']) {
+            self.error(span, format!("the default of {name} has a `}}` and a quote, which no substitution can have"));
+        }
+        default
     }
 
     fn workdir(&mut self, argument: &UnescapedString) {
@@ -279,6 +283,10 @@ impl Converter<'_> {
                 let path = format!("{}{source}", self.context.prefix);
                 let path = if path.is_empty() { "./".to_owned() } else { path };
                 let target = self.expand(&target, &span);
+                if super::copy::absolute(&self.stage().workdir, &target) == "/" {
+                    self.error(&span, "RUN --mount needs a `target`, which cannot be the root");
+                    return None;
+                }
                 Some((path, super::copy::absolute(&self.stage().workdir, &target)))
             }
             "cache" => {

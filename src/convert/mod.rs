@@ -11,6 +11,7 @@ mod copy_from;
 mod here_docs;
 mod instructions;
 mod layer;
+mod names;
 mod render;
 mod script;
 mod stage;
@@ -62,6 +63,11 @@ pub fn convert(request: &Request) -> Result<Vec<String>> {
     let error = |title: String, span: std::ops::Range<usize>| {
         Diagnostic::error(title).at(Place { path: path.clone(), span }, "")
     };
+    if let Some((at, odd)) = text.char_indices().find(|(_, character)| is_odd(*character)) {
+        let title = format!("the character {} cannot stand in a stackerfile", odd.escape_unicode());
+        diagnostics.push(error(title, at..at + odd.len_utf8()));
+        return Err(diagnostics.into_error().unwrap_or_else(|| Error::Build(shown)));
+    }
     let (parsed, here_docs) = here_docs::hidden(&text, escape(&text));
     let dockerfile = match parse_dockerfile::parse(&parsed) {
         Ok(dockerfile) => dockerfile,
@@ -89,6 +95,11 @@ pub fn convert(request: &Request) -> Result<Vec<String>> {
     let header = format!("# Made from {shown} by stacker convert.\n{early}");
     write_all(request, &converter, &render::stackerfile(&header, &converter.layers), &mut warnings)?;
     Ok(warnings)
+}
+
+/// What YAML cannot hold everywhere, comments too. What a program needs of them, its language has an escape for.
+fn is_odd(character: char) -> bool {
+    (character.is_control() && !['\n', '\r', '\t'].contains(&character)) || "\u{fffe}\u{ffff}".contains(character)
 }
 
 /// Of the parser directive, which stands among the first comments.
@@ -120,7 +131,7 @@ fn relative(from: &Path, to: &Path) -> String {
 /// The name that the image gets where the Dockerfile gives it none: that of the directory.
 fn image_name(context: &Path) -> String {
     let name = context.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
-    let name = converter::layer_name(&name);
+    let name = names::layer_name(&name);
     if name.is_empty() { "image".to_owned() } else { name }
 }
 

@@ -100,21 +100,24 @@ impl Stage {
     /// What scripts see: arguments, and over them the variables.
     pub fn build_env(&self) -> Vec<(String, String)> {
         let argument = |(name, value): &(String, Option<String>)| Some((name.clone(), value.clone()?));
-        let mut pairs: Vec<(String, String)> = self.arguments.iter().filter_map(argument).collect();
-        for (name, value) in &self.environment {
-            super::layer::set(&mut pairs, name.clone(), value.clone());
+        let mut pairs = Vec::new();
+        for (name, value) in self.arguments.iter().filter_map(argument).chain(self.environment.iter().cloned()) {
+            super::layer::set(&mut pairs, name, value);
         }
         pairs
     }
 
-    /// The layers with their names, each upon the one before.
-    pub fn finished(&self) -> Vec<Layer> {
+    /// The layers with their names, each upon the one before. `taken`: names of other stages and layers.
+    pub fn finished(&self, taken: impl Fn(&str) -> bool) -> Vec<Layer> {
         let mut layers = self.layers.clone();
         let count = layers.len();
         let mut below = self.base.clone();
         for (index, layer) in layers.iter_mut().enumerate() {
             let is_last = index + 1 == count;
             layer.name = if is_last { self.tag.clone() } else { format!("{}-{}", self.prefix, index + 1) };
+            while !is_last && taken(&layer.name) {
+                layer.name.push_str("-x");
+            }
             layer.base = std::mem::replace(&mut below, Base::Built(layer.name.clone()));
             layer.build_only = !(is_last && self.last);
             if is_last && self.last {

@@ -68,7 +68,8 @@ pub(super) fn pairs(text: &str, escape: char) -> Result<Vec<(String, String)>, S
         return Ok(vec![(name.to_owned(), value.trim().to_owned())]);
     }
     let pair = |word: &String| {
-        let pair = word.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let pair = word.split_once('=').filter(|(name, _)| !name.is_empty());
+        let pair = pair.map(|(name, value)| (name.to_owned(), value.to_owned()));
         pair.ok_or_else(|| format!("`{word}` is not NAME=VALUE"))
     };
     words.iter().map(pair).collect()
@@ -79,6 +80,9 @@ pub(super) fn expand(word: &str, escape: char, lookup: &mut Lookup) -> Result<St
     let mut expansion = Expansion { text: word.chars().collect(), at: 0, depth: 0, escape, lookup };
     expansion.until(None)
 }
+
+/// Bytes that a word may have when variables are replaced; what they hold has no more than that.
+const LONGEST: usize = 64 << 10;
 
 /// How deep alternatives may lie in each other.
 const DEPTH: usize = 50;
@@ -128,6 +132,10 @@ impl Expansion<'_, '_> {
                 '$' if self.names_follow() => {
                     result += &guarded(&std::mem::take(&mut literal));
                     result += &self.variable()?;
+                    // `A=$A$A` doubles each time.
+                    if result.len() > LONGEST {
+                        return Err(format!("with its variables it has more than {} KiB", LONGEST >> 10));
+                    }
                 }
                 other => literal.push(other),
             }
