@@ -26,6 +26,11 @@ fn stackerfile() {
 }
 
 #[test]
+fn dockerfile() {
+    replay("dockerfile");
+}
+
+#[test]
 fn unpack() {
     if support::mapped::root("unpack") {
         replay("unpack");
