@@ -81,6 +81,16 @@ fn what_could_not_be_read_again_is_not_written() {
     }
 }
 
+#[test]
+fn comments_hold_no_placeholders() {
+    let directory = tempfile::tempdir().unwrap();
+    let dockerfile = directory.path().join("Dockerfile");
+    fs::write(&dockerfile, "FROM debian\nCOPY --${{link=b a b\n").unwrap();
+    let (text, told) = converted(&dockerfile);
+    assert!(told.contains("--${{link is not carried over"), "{told}");
+    assert!(text.contains(": --${{DOLLAR:$}}{{link is not carried over\n"), "{text}");
+}
+
 fn host_arch() -> String {
     if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }.to_owned()
 }

@@ -9,6 +9,7 @@ use parse_dockerfile::{
 
 use super::converter::Converter;
 use super::layer::set;
+use super::names::is_variable;
 use super::script::{Body, readable};
 use super::substitution::{guarded, has_placeholder, plain};
 use super::words::pairs;
@@ -111,6 +112,10 @@ impl Converter<'_> {
                 Some((name, default)) => (name.to_owned(), Some(default.to_owned())),
                 None => (word, None),
             };
+            if !is_variable(&name) {
+                self.error(&arg.arguments.span, format!("`{name}` cannot name an argument"));
+                continue;
+            }
             if self.before_stages() {
                 let default = default.map(|text| self.expand_global(&text, &arg.arguments.span));
                 let default = default.map(|text| self.fixed(text, &name, &arg.arguments.span));

@@ -91,8 +91,8 @@ pub fn convert(request: &Request) -> Result<Vec<String>> {
     if let Some(error) = diagnostics.into_error() {
         return Err(error);
     }
-    let early = converter.early.iter().map(|comment| format!("# {comment}\n")).collect::<String>();
-    let header = format!("# Made from {shown} by stacker convert.\n{early}");
+    let made = format!("Made from {shown} by stacker convert.");
+    let header: String = [&made].into_iter().chain(&converter.early).map(|line| render::comment(line)).collect();
     write_all(request, &converter, &render::stackerfile(&header, &converter.layers), &mut warnings)?;
     Ok(warnings)
 }

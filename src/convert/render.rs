@@ -1,6 +1,7 @@
 //! The stackerfile as text: the layers in order, what could not be carried over as comments above them.
 
 use super::layer::{Base, Layer, OutImport, Settings};
+use super::substitution::guarded;
 
 /// All of it.
 pub(super) fn stackerfile(header: &str, layers: &[Layer]) -> String {
@@ -45,8 +46,9 @@ fn one(layer: &Layer) -> String {
     text + &settings(&layer.settings)
 }
 
-fn comment(line: &str) -> String {
-    format!("# {line}").trim_end().to_owned() + "\n"
+pub(super) fn comment(line: &str) -> String {
+    // Substitution does not spare comments.
+    format!("# {}", guarded(line)).trim_end().to_owned() + "\n"
 }
 
 fn base(base: &Base) -> String {
