@@ -8,7 +8,7 @@ use support::archive::Archive;
 use support::base;
 use support::registry::{Dialect, Image, PASSWORD, Registry, USER, digest, image, index};
 use support::server::{Reply, Request, Server};
-use support::space::{Run, Space, for_each_identity};
+use support::space::{Run, Space, for_each_identity, for_each_user};
 
 /// The architecture that tests run on.
 const ARCH: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
@@ -86,30 +86,34 @@ fn a_base_is_fetched_when_something_needs_it() {
 
 #[test]
 fn a_tag_that_moves_is_followed() {
-    let (space, registry) = (Space::new(), Registry::start());
-    registry.put("base", "latest", &busybox(Dialect::Oci));
-    stackerfile(&space, registry.address(), "base", RUN);
-    space.build(&[]).built(&["app"]);
-    let second = image(ARCH, Dialect::Oci, &[base::tar(), Archive::new().file("etc/release", "second\n").end()]);
-    registry.put("base", "latest", &second);
-    space.build(&[]).built(&["app"]);
-    assert_eq!(space.file("app", "seen").as_deref(), Some("second\n"));
+    for_each_user(|space| {
+        let registry = Registry::start();
+        registry.put("base", "latest", &busybox(Dialect::Oci));
+        stackerfile(space, registry.address(), "base", RUN);
+        space.build(&[]).built(&["app"]);
+        let second = image(ARCH, Dialect::Oci, &[base::tar(), Archive::new().file("etc/release", "second\n").end()]);
+        registry.put("base", "latest", &second);
+        space.build(&[]).built(&["app"]);
+        assert_eq!(space.file("app", "seen").as_deref(), Some("second\n"));
+    });
 }
 
 #[test]
 fn one_tag_is_asked_for_once() {
-    let (space, registry) = (Space::new(), Registry::start());
-    registry.put("base", "one", &busybox(Dialect::Oci));
-    let server = before(&registry, |_| None);
-    let layer = |name: &str| {
-        let url = format!("docker://{}/base:one", server.address());
-        format!("{name}:\n  from: {{type: docker, url: '{url}', insecure: true}}\n  run: echo {name} > /{name}\n")
-    };
-    space.write("stacker.yaml", ["a", "b", "c"].map(layer).concat());
-    space.build(&[]).built(&["a", "b", "c"]);
-    let manifests = asked(&server).into_iter().filter(|asked| asked.contains("manifests/")).count();
-    let blobs = asked(&server).into_iter().filter(|asked| asked.contains("blobs/")).count();
-    assert_eq!((manifests, blobs), (1, 3), "{:?}", asked(&server));
+    for_each_user(|space| {
+        let registry = Registry::start();
+        registry.put("base", "one", &busybox(Dialect::Oci));
+        let server = before(&registry, |_| None);
+        let layer = |name: &str| {
+            let url = format!("docker://{}/base:one", server.address());
+            format!("{name}:\n  from: {{type: docker, url: '{url}', insecure: true}}\n  run: echo {name} > /{name}\n")
+        };
+        space.write("stacker.yaml", ["a", "b", "c"].map(layer).concat());
+        space.build(&[]).built(&["a", "b", "c"]);
+        let manifests = asked(&server).into_iter().filter(|asked| asked.contains("manifests/")).count();
+        let blobs = asked(&server).into_iter().filter(|asked| asked.contains("blobs/")).count();
+        assert_eq!((manifests, blobs), (1, 3), "{:?}", asked(&server));
+    });
 }
 
 #[test]
@@ -167,32 +171,34 @@ fn digests_and_offline_builds_need_no_registry() {
 
 #[test]
 fn a_base_that_is_in_use_survives_gc() {
-    let (space, registry) = (Space::new(), Registry::start());
-    let address = registry.address().to_owned();
-    registry.put("base", "one", &busybox(Dialect::Oci));
-    stackerfile(&space, &address, "base:one", RUN);
-    space.build(&[]);
-    space.stacker(&["cache", "verify", "--deep"]).ends_with(0);
-    drop(registry);
-    space.stacker(&["gc"]).ends_with(0);
-    stackerfile(&space, &address, "base:one", "  run: echo new > /new\n");
-    space.build(&["--offline"]).built(&["app"]);
-    // A damaged blob is found, and fetched anew by who needs it.
-    let blobs = space.stacker_dir().join("blobs/sha256");
-    let largest = std::fs::read_dir(&blobs).unwrap().map(|entry| entry.unwrap().path());
-    let largest = largest.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
-    std::fs::write(&largest, "short").unwrap();
-    let found = space.stacker(&["cache", "verify"]).ends_with(1);
-    assert!(found.stdout.contains("blob of a base image"), "{found}");
-    // What nobody used goes, whole.
-    let connection = rusqlite::Connection::open(space.stacker_dir().join("stacker.db")).unwrap();
-    for table in ["result", "base"] {
-        connection.execute(&format!("UPDATE {table} SET last_used = last_used - 864000"), []).unwrap();
-    }
-    space.stacker(&["gc", "--older-than", "1d"]).ends_with(0);
-    assert_eq!(std::fs::read_dir(&blobs).unwrap().count(), 0, "blobs are left");
-    let failed = space.stacker(&["build", "--offline"]).ends_with(1);
-    failed.says("was never asked for");
+    for_each_user(|space| {
+        let registry = Registry::start();
+        let address = registry.address().to_owned();
+        registry.put("base", "one", &busybox(Dialect::Oci));
+        stackerfile(space, &address, "base:one", RUN);
+        space.build(&[]);
+        space.stacker(&["cache", "verify", "--deep"]).ends_with(0);
+        drop(registry);
+        space.stacker(&["gc"]).ends_with(0);
+        stackerfile(space, &address, "base:one", "  run: echo new > /new\n");
+        space.build(&["--offline"]).built(&["app"]);
+        // A damaged blob is found, and fetched anew by who needs it.
+        let blobs = space.stacker_dir().join("blobs/sha256");
+        let largest = std::fs::read_dir(&blobs).unwrap().map(|entry| entry.unwrap().path());
+        let largest = largest.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+        std::fs::write(&largest, "short").unwrap();
+        let found = space.stacker(&["cache", "verify"]).ends_with(1);
+        assert!(found.stdout.contains("blob of a base image"), "{found}");
+        // What nobody used goes, whole.
+        let connection = rusqlite::Connection::open(space.stacker_dir().join("stacker.db")).unwrap();
+        for table in ["result", "base"] {
+            connection.execute(&format!("UPDATE {table} SET last_used = last_used - 864000"), []).unwrap();
+        }
+        space.stacker(&["gc", "--older-than", "1d"]).ends_with(0);
+        assert_eq!(std::fs::read_dir(&blobs).unwrap().count(), 0, "blobs are left");
+        let failed = space.stacker(&["build", "--offline"]).ends_with(1);
+        failed.says("was never asked for");
+    });
 }
 
 #[test]
@@ -233,42 +239,46 @@ fn tls_and_passwords() {
 
 #[test]
 fn credentials_come_from_programs_too() {
-    let (space, registry) = (Space::new(), Registry::start_secure());
-    registry.put("base", "one", &busybox(Dialect::Oci));
-    let address = registry.address().to_owned();
-    stackerfile(&space, &address, "base:one", "  labels: {a: b}\n");
-    let script = format!(
-        "#!/bin/sh\nread -r server\n[ \"$1 $server\" = 'get {address}' ] || {{ echo credentials not found in native \
+    for_each_user(|space| {
+        let registry = Registry::start_secure();
+        registry.put("base", "one", &busybox(Dialect::Oci));
+        let address = registry.address().to_owned();
+        stackerfile(space, &address, "base:one", "  labels: {a: b}\n");
+        let script = format!(
+            "#!/bin/sh\nread -r server\n[ \"$1 $server\" = 'get {address}' ] || {{ echo credentials not found in native \
          keychain; exit 1; }}\necho '{{\"Username\": \"{USER}\", \"Secret\": \"{PASSWORD}\"}}'\n"
-    );
-    space.write("bin/docker-credential-test", script);
-    std::fs::set_permissions(
-        space.path("bin/docker-credential-test"),
-        std::os::unix::fs::PermissionsExt::from_mode(0o755),
-    )
-    .unwrap();
-    let path = format!("{}:{}", space.path("bin").display(), std::env::var("PATH").unwrap());
-    let auth = space.path("auth.json").display().to_string();
-    let build = || with(&space, &[("PATH", &path), ("REGISTRY_AUTH_FILE", &auth)], &["build"]);
-    space.write("auth.json", r#"{"credsStore": "nowhere"}"#);
-    build().ends_with(1).says("docker-credential-").says("auth.json");
-    space.write("auth.json", format!(r#"{{"credHelpers": {{"{address}": "test"}}}}"#));
-    build().ends_with(0);
-    space.write("auth.json", r#"{"credsStore": "test"}"#);
-    build().ends_with(0);
+        );
+        space.write("bin/docker-credential-test", script);
+        std::fs::set_permissions(
+            space.path("bin/docker-credential-test"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )
+        .unwrap();
+        let path = format!("{}:{}", space.path("bin").display(), std::env::var("PATH").unwrap());
+        let auth = space.path("auth.json").display().to_string();
+        let build = || with(space, &[("PATH", &path), ("REGISTRY_AUTH_FILE", &auth)], &["build"]);
+        space.write("auth.json", r#"{"credsStore": "nowhere"}"#);
+        build().ends_with(1).says("docker-credential-").says("auth.json");
+        space.write("auth.json", format!(r#"{{"credHelpers": {{"{address}": "test"}}}}"#));
+        build().ends_with(0);
+        space.write("auth.json", r#"{"credsStore": "test"}"#);
+        build().ends_with(0);
+    });
 }
 
 #[test]
 fn what_is_not_there_is_said_clearly() {
-    let (space, registry) = (Space::new(), Registry::start());
-    registry.put("base", "one", &busybox(Dialect::Oci));
-    stackerfile(&space, registry.address(), "base:two", "");
-    space.stacker(&["build"]).ends_with(1).says("there is no tag \"two\"").says("stacker.yaml:2");
-    stackerfile(&space, registry.address(), "other:one", "");
-    space.stacker(&["build"]).ends_with(1).says("there is no tag \"one\", or no 127.0.0.1");
-    stackerfile(&space, registry.address(), &format!("base@sha256:{}", "0a".repeat(32)), "");
-    space.stacker(&["build"]).ends_with(1).says("there is no such image");
-    let old = Server::start(|_| Reply::new(200, r#"{"schemaVersion": 1, "name": "x", "fsLayers": []}"#));
-    stackerfile(&space, old.address(), "base:one", "");
-    space.stacker(&["build"]).ends_with(1).says("docker's schema 1, which is not supported");
+    for_each_user(|space| {
+        let registry = Registry::start();
+        registry.put("base", "one", &busybox(Dialect::Oci));
+        stackerfile(space, registry.address(), "base:two", "");
+        space.stacker(&["build"]).ends_with(1).says("there is no tag \"two\"").says("stacker.yaml:2");
+        stackerfile(space, registry.address(), "other:one", "");
+        space.stacker(&["build"]).ends_with(1).says("there is no tag \"one\", or no 127.0.0.1");
+        stackerfile(space, registry.address(), &format!("base@sha256:{}", "0a".repeat(32)), "");
+        space.stacker(&["build"]).ends_with(1).says("there is no such image");
+        let old = Server::start(|_| Reply::new(200, r#"{"schemaVersion": 1, "name": "x", "fsLayers": []}"#));
+        stackerfile(space, old.address(), "base:one", "");
+        space.stacker(&["build"]).ends_with(1).says("docker's schema 1, which is not supported");
+    });
 }

@@ -11,7 +11,7 @@ use support::archive::{Archive, Member};
 use support::base;
 use support::registry::{Dialect, Image, Registry, digest, image};
 use support::server::{Reply, Request, Server};
-use support::space::{Space, for_each_identity};
+use support::space::{Space, for_each_identity, for_each_user};
 
 const ARCH: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 
@@ -169,27 +169,29 @@ fn wrong_bytes_are_never_used() {
 
 #[test]
 fn builds_that_need_one_blob_fetch_it_once() {
-    let (space, image) = (Space::new(), large());
-    let registry = registry_with(&image);
-    let server = before(&registry, |_| None);
-    let from = format!("{{type: docker, url: 'docker://{}/base:one', insecure: true}}", server.address());
-    for name in ["one", "two", "three"] {
-        space.write(&format!("{name}.yaml"), format!("{name}:\n  from: {from}\n  run: echo {name} > /{name}\n"));
-    }
-    let start = |name: &str| {
-        let (file, oci) = (format!("{name}.yaml"), format!("oci-{name}"));
-        let arguments = ["build", "-f", &file, "--oci-dir", &oci, "--metadata-file", &format!("{name}.json")];
-        space.command(&arguments).spawn().unwrap()
-    };
-    let builds = ["one", "two", "three"].map(start);
-    for build in builds {
-        let output = build.wait_with_output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
-    for blob in &image.blobs[1..] {
-        let asked = server.requests().iter().filter(|request| request.path.ends_with(&digest(blob))).count();
-        assert_eq!(asked, 1, "{}", digest(blob));
-    }
+    for_each_user(|space| {
+        let image = large();
+        let registry = registry_with(&image);
+        let server = before(&registry, |_| None);
+        let from = format!("{{type: docker, url: 'docker://{}/base:one', insecure: true}}", server.address());
+        for name in ["one", "two", "three"] {
+            space.write(&format!("{name}.yaml"), format!("{name}:\n  from: {from}\n  run: echo {name} > /{name}\n"));
+        }
+        let start = |name: &str| {
+            let (file, oci) = (format!("{name}.yaml"), format!("oci-{name}"));
+            let arguments = ["build", "-f", &file, "--oci-dir", &oci, "--metadata-file", &format!("{name}.json")];
+            space.command(&arguments).spawn().unwrap()
+        };
+        let builds = ["one", "two", "three"].map(start);
+        for build in builds {
+            let output = build.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        for blob in &image.blobs[1..] {
+            let asked = server.requests().iter().filter(|request| request.path.ends_with(&digest(blob))).count();
+            assert_eq!(asked, 1, "{}", digest(blob));
+        }
+    });
 }
 
 /// What stands for a registry with tokens, and for who gives them out.
@@ -202,80 +204,86 @@ struct Tokens {
 
 #[test]
 fn tokens_are_renewed_when_they_expire() {
-    let (space, image) = (Space::new(), large());
-    let registry = registry_with(&image);
-    let address = registry.address().to_owned();
-    let tokens = Tokens { good_for: 2, given: AtomicUsize::new(0), used: AtomicUsize::new(0) };
-    let server = Server::start(move |request| {
-        if let Some(query) = request.path.strip_prefix("/token?") {
-            assert!(query.contains("service=tests") && query.contains("scope=repository%3Abase%3Apull"), "{query}");
-            let number = tokens.given.fetch_add(1, Ordering::SeqCst) + 1;
-            tokens.used.store(0, Ordering::SeqCst);
-            return Reply::new(200, format!(r#"{{"token": "number-{number}", "expires_in": 1}}"#));
-        }
-        let now = format!("Bearer number-{}", tokens.given.load(Ordering::SeqCst));
-        let good = request.header("authorization") == Some(&now);
-        if !good || tokens.used.fetch_add(1, Ordering::SeqCst) >= tokens.good_for {
-            let realm = format!("http://{}/token", request.header("host").unwrap());
-            let wanted = format!(r#"Bearer realm="{realm}",service="tests",scope="repository:base:pull""#);
-            return Reply::new(401, "").with("www-authenticate", &wanted);
-        }
-        request.forward(&address)
+    for_each_user(|space| {
+        let image = large();
+        let registry = registry_with(&image);
+        let address = registry.address().to_owned();
+        let tokens = Tokens { good_for: 2, given: AtomicUsize::new(0), used: AtomicUsize::new(0) };
+        let server = Server::start(move |request| {
+            if let Some(query) = request.path.strip_prefix("/token?") {
+                assert!(query.contains("service=tests") && query.contains("scope=repository%3Abase%3Apull"), "{query}");
+                let number = tokens.given.fetch_add(1, Ordering::SeqCst) + 1;
+                tokens.used.store(0, Ordering::SeqCst);
+                return Reply::new(200, format!(r#"{{"token": "number-{number}", "expires_in": 1}}"#));
+            }
+            let now = format!("Bearer number-{}", tokens.given.load(Ordering::SeqCst));
+            let good = request.header("authorization") == Some(&now);
+            if !good || tokens.used.fetch_add(1, Ordering::SeqCst) >= tokens.good_for {
+                let realm = format!("http://{}/token", request.header("host").unwrap());
+                let wanted = format!(r#"Bearer realm="{realm}",service="tests",scope="repository:base:pull""#);
+                return Reply::new(401, "").with("www-authenticate", &wanted);
+            }
+            request.forward(&address)
+        });
+        stackerfile(space, server.address());
+        space.build(&[]).built(&["app"]);
+        let given = server.requests().iter().filter(|request| request.path.starts_with("/token")).count();
+        assert!(given >= 2, "{given} tokens");
     });
-    stackerfile(&space, server.address());
-    space.build(&[]).built(&["app"]);
-    let given = server.requests().iter().filter(|request| request.path.starts_with("/token")).count();
-    assert!(given >= 2, "{given} tokens");
 }
 
 #[test]
 fn credentials_stay_with_their_registry() {
-    let (space, image) = (Space::new(), large());
-    // Blobs lie elsewhere, as with large registries.
-    let blobs: HashMap<String, Vec<u8>> =
-        image.blobs.iter().map(|blob| (format!("/{}", digest(blob)), blob.clone())).collect();
-    let elsewhere = Server::start(move |request| Reply::range(request, &blobs[&request.path]));
-    let (manifest, media_type, other) = (image.manifest.clone(), image.media_type.clone(), elsewhere.url(""));
-    let server = Server::start(move |request| {
-        if request.header("authorization") != Some("Basic YnVpbGRlcjp3b3Jk") {
-            return Reply::new(401, "").with("www-authenticate", "Basic realm=\"tests\"");
-        }
-        match request.path.rsplit('/').next().unwrap() {
-            "one" => Reply::new(200, manifest.clone()).with("content-type", &media_type),
-            blob => Reply::new(307, "").with("location", &format!("{other}/{blob}")),
-        }
+    for_each_user(|space| {
+        let image = large();
+        // Blobs lie elsewhere, as with large registries.
+        let blobs: HashMap<String, Vec<u8>> =
+            image.blobs.iter().map(|blob| (format!("/{}", digest(blob)), blob.clone())).collect();
+        let elsewhere = Server::start(move |request| Reply::range(request, &blobs[&request.path]));
+        let (manifest, media_type, other) = (image.manifest.clone(), image.media_type.clone(), elsewhere.url(""));
+        let server = Server::start(move |request| {
+            if request.header("authorization") != Some("Basic YnVpbGRlcjp3b3Jk") {
+                return Reply::new(401, "").with("www-authenticate", "Basic realm=\"tests\"");
+            }
+            match request.path.rsplit('/').next().unwrap() {
+                "one" => Reply::new(200, manifest.clone()).with("content-type", &media_type),
+                blob => Reply::new(307, "").with("location", &format!("{other}/{blob}")),
+            }
+        });
+        stackerfile(space, server.address());
+        let auth = format!(r#"{{"auths": {{"{}": {{"auth": "YnVpbGRlcjp3b3Jk"}}}}}}"#, server.address());
+        space.write("auth.json", auth);
+        let mut command = space.command(&["build"]);
+        command.env("REGISTRY_AUTH_FILE", space.path("auth.json"));
+        space.run_of(&["build"], command.output().unwrap()).ends_with(0);
+        let requests = elsewhere.requests();
+        assert!(!requests.is_empty());
+        assert!(requests.iter().all(|request| request.header("authorization").is_none()), "{requests:?}");
     });
-    stackerfile(&space, server.address());
-    let auth = format!(r#"{{"auths": {{"{}": {{"auth": "YnVpbGRlcjp3b3Jk"}}}}}}"#, server.address());
-    space.write("auth.json", auth);
-    let mut command = space.command(&["build"]);
-    command.env("REGISTRY_AUTH_FILE", space.path("auth.json"));
-    space.run_of(&["build"], command.output().unwrap()).ends_with(0);
-    let requests = elsewhere.requests();
-    assert!(!requests.is_empty());
-    assert!(requests.iter().all(|request| request.header("authorization").is_none()), "{requests:?}");
 }
 
 #[test]
 fn an_interrupted_download_ends_promptly() {
-    let (space, image) = (Space::new(), large());
-    let registry = registry_with(&image);
-    let (blob, content) = (digest(&image.blobs[2]), image.blobs[2].clone());
-    let (told, hears) = std::sync::mpsc::channel();
-    let told = Mutex::new(told);
-    let server = before(&registry, move |request| {
-        if blob_of(request)? != blob || request.from().is_some() {
-            return None;
-        }
-        // A connection that stands still in mid-blob, as far as the client can tell.
-        told.lock().unwrap().send(()).unwrap();
-        Some(Reply { pause: Duration::from_secs(100), ..Reply::range(request, &content) })
+    for_each_user(|space| {
+        let image = large();
+        let registry = registry_with(&image);
+        let (blob, content) = (digest(&image.blobs[2]), image.blobs[2].clone());
+        let (told, hears) = std::sync::mpsc::channel();
+        let told = Mutex::new(told);
+        let server = before(&registry, move |request| {
+            if blob_of(request)? != blob || request.from().is_some() {
+                return None;
+            }
+            // A connection that stands still in mid-blob, as far as the client can tell.
+            told.lock().unwrap().send(()).unwrap();
+            Some(Reply { pause: Duration::from_secs(100), ..Reply::range(request, &content) })
+        });
+        stackerfile(space, server.address());
+        let build = space.command(&["build"]).spawn().unwrap();
+        hears.recv().unwrap();
+        let pid = rustix::process::Pid::from_raw(build.id() as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let run = space.run_of(&["build"], build.wait_with_output().unwrap());
+        run.ends_with(130).says("interrupted");
     });
-    stackerfile(&space, server.address());
-    let build = space.command(&["build"]).spawn().unwrap();
-    hears.recv().unwrap();
-    let pid = rustix::process::Pid::from_raw(build.id() as i32).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    let run = space.run_of(&["build"], build.wait_with_output().unwrap());
-    run.ends_with(130).says("interrupted");
 }

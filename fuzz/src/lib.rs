@@ -115,9 +115,7 @@ fn waits_for_a_value(error: &str, text: &str) -> bool {
         ["is not a port", "is not a signal", "is no name of an image", "must be a number", "cannot name a variable"];
     let kind = kinds.iter().any(|kind| error.contains(kind));
     let line = error.split_once("--> stacker.yaml:").and_then(|(_, place)| place.split(':').next()?.parse().ok());
-    // Not yet: these are read by `convert` already.
-    error.contains("is not supported yet")
-        || kind && line.and_then(|line: usize| text.lines().nth(line - 1)).is_some_and(|line| line.contains("${{"))
+    kind && line.and_then(|line: usize| text.lines().nth(line - 1)).is_some_and(|line| line.contains("${{"))
 }
 
 /// A tar (first byte `t`, in which checksums are made right), or one compressed in any way (`z`); in capitals with

@@ -50,6 +50,14 @@ pub fn for_each_identity(test: impl Fn(&Space)) {
     for_each_identity_on_btrfs(test);
 }
 
+/// The same on the file system of the temporary directory alone: where the store makes no difference.
+pub fn for_each_user(test: impl Fn(&Space)) {
+    for identity in identities() {
+        eprintln!("as {identity}:");
+        test(&Space::of(identity));
+    }
+}
+
 /// The same, and with the copy store too.
 pub fn for_each_store(test: impl Fn(&Space)) {
     for_each_identity(&test);
