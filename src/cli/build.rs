@@ -71,7 +71,7 @@ pub struct BuildOptions {
     /// Refuse stackerfiles with an import from http(s) that has no `hash`
     #[arg(long)]
     pub require_hash: bool,
-    /// Accepted for scripts that have it; layers are tars, which have no dm-verity data
+    /// Accepted for scripts that have it; images have no dm-verity data
     #[arg(long)]
     pub no_verity: bool,
     /// Annotate manifests with the stackerfile, stacker's version and `git describe` (a `--provenance=false` wins over

@@ -2,7 +2,7 @@
 //! that go on where they broke.
 //!
 //! Blocking, for threads. reqwest does the protocol; what is here is when to try again (`retry`) and how to come by
-//! the rest of a file (`download`). oci-client was tried first: its errors have no headers, so `Retry-After` is lost.
+//! the rest of a file (`download`). oci-client was read and not taken: its errors have no headers.
 
 mod download;
 mod failure;
