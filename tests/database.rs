@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use stacker::action::{Action, Ids, Kind, Platform};
-use stacker::database::{ActionResult, Database, LayerInfo};
+use stacker::database::{ActionResult, BuildRow, BuiltLayer, BuiltStep, Cause, Database, Evicted, LayerInfo};
 use stacker::digest::{BlobDigest, ChainId, ContentDigest, DiffId, Key};
 use stacker::listing::Time;
 use stacker::place::{RootsDir, StackerDir};
@@ -284,7 +284,7 @@ fn a_file_that_is_no_database_is_set_aside() {
 fn damage_that_is_met_later_is_healed_by_the_next_start() {
     let dir = Dir::new();
     let database = dir.open();
-    let keys: Vec<Key> = (0..120).map(|number| finish(&database, number, &result(number, 1))).collect();
+    let keys: Vec<Key> = (0..250).map(|number| finish(&database, number, &result(number, 1))).collect();
     drop(database);
     dir.checkpoint();
     let mut bytes = fs::read(dir.stacker.database()).expect("a file");
@@ -299,7 +299,7 @@ fn damage_that_is_met_later_is_healed_by_the_next_start() {
     assert_eq!(failed.exit_code(), 3);
     drop(database);
     let (database, warning) = dir.open_with_warning();
-    assert!(warning.contains("120 records"), "{warning}");
+    assert!(warning.contains("250 records"), "{warning}");
     assert!(keys.iter().all(|key| database.result(key).expect("a query").is_some()));
 }
 
@@ -428,4 +428,63 @@ fn many_may_open_and_write_at_the_same_time() {
         }
     });
     assert_eq!(dir.open().list().expect("a query").len(), 8);
+}
+
+#[test]
+fn builds_and_evictions_are_remembered() {
+    let dir = Dir::new();
+    let database = dir.open();
+    let row = BuildRow {
+        begun: 1_700_000_000_123,
+        command: vec!["build".to_owned(), "--all".to_owned()],
+        directory: PathBuf::from("/src"),
+        commit: Some("1234abcd".to_owned()),
+        jobs: 4,
+        ..BuildRow::default()
+    };
+    let id = database.put_build(&row).expect("a build");
+    let step = BuiltStep {
+        scope: "/src/stacker.yaml".to_owned(),
+        layer: "app".to_owned(),
+        step: "run".to_owned(),
+        key: Some(action(1).key()),
+        reason: None,
+        begun: 0.5,
+        seconds: None,
+        slot: 1,
+        outcome: None,
+    };
+    database.put_step(id, 0, &step).expect("a step");
+    let ended = BuiltStep { seconds: Some(2.0), outcome: Some("built".to_owned()), ..step };
+    database.put_step(id, 0, &ended).expect("a step");
+    assert_eq!(database.build(id).expect("a query"), Some(row.clone()));
+    let over = BuildRow { seconds: Some(2.5), outcome: Some(0), digest: Some([7; 32]), ..row };
+    let layer = BuiltLayer {
+        scope: "/src/stacker.yaml".to_owned(),
+        layer: "app".to_owned(),
+        needs: vec![0, 3],
+        keys: vec![action(1).key()],
+        diff_ids: vec![DiffId([1; 32])],
+        status: "built".to_owned(),
+        seconds: 2.0,
+    };
+    database.end_build(id, &over, std::slice::from_ref(&layer)).expect("the end");
+    assert_eq!(database.build_like(&[7; 32]).expect("a query"), Some(id));
+    let again = BuildRow { same_as: Some(id), ..over.clone() };
+    let second = database.put_build(&again).expect("a build");
+    assert_eq!(database.builds(9).expect("a query"), [(second, again), (id, over)]);
+    assert_eq!(database.build_like(&[7; 32]).expect("a query"), Some(id));
+    assert_eq!(database.build_layers(id).expect("a query"), [layer]);
+    assert_eq!(database.build_steps(id).expect("a query"), [ended]);
+    assert_eq!(database.evicted(&action(1).key()).expect("a query"), None);
+    let evicted = Evicted {
+        evicted: 9,
+        cause: Cause::OlderThan { seconds: 60 },
+        diff_id: Some(DiffId([1; 32])),
+        seconds: 1.5,
+        created: 3,
+        last_used: 4,
+    };
+    database.put_evicted(&action(1).key(), &evicted).expect("a row");
+    assert_eq!(database.evicted(&action(1).key()).expect("a query"), Some(evicted));
 }

@@ -4,7 +4,9 @@
 //! be lost: results come back from `records/`, the rest is found out again. Nothing here knows stackerfiles or layers'
 //! contents.
 
+mod builds;
 mod durable;
+mod evicted;
 mod garbage;
 mod open;
 mod references;
@@ -22,7 +24,9 @@ use crate::error::{Error, Result};
 use crate::place::StackerDir;
 
 pub use crate::record::{ActionResult, LayerInfo};
+pub use builds::{BuildId, BuildRow, BuiltLayer, BuiltStep};
 pub use durable::Unsynced;
+pub use evicted::{Cause, Evicted};
 pub use garbage::Orphaned;
 pub use open::{boot_id, must_exist, open_existing};
 pub use results::CacheRow;

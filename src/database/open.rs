@@ -26,10 +26,11 @@ use crate::record::{Record, names, remove};
 const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// What leads from each version to the next.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../../schema/database.sql"),
     include_str!("../../schema/database-2.sql"),
     include_str!("../../schema/database-3.sql"),
+    include_str!("../../schema/database-4.sql"),
 ];
 
 /// How long a writer waits for another process's write.

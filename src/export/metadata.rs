@@ -113,10 +113,4 @@ impl Metadata {
         }
         super::blobs::replace_file(path, &text)
     }
-
-    /// The text of schema/metadata.schema.json.
-    pub fn schema() -> String {
-        let schema = schemars::schema_for!(Metadata);
-        serde_json::to_string_pretty(&schema).expect("a schema is always JSON") + "\n"
-    }
 }

@@ -14,6 +14,7 @@ pub mod mapped;
 pub mod offer;
 pub mod processes;
 pub mod registry;
+pub mod schema;
 pub mod server;
 pub mod space;
 pub mod terminal;

@@ -1,0 +1,61 @@
+-- Version 4.
+
+-- The builds, for `history` and `why`. `same_as`: nothing was done, and all came out as in that build, whose rows in
+-- build_layer are this build's. `outcome`: NULL while it runs, or if it was killed. `digest`: of its layers and their
+-- keys, by which builds with the same ones find each other.
+CREATE TABLE build (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    begun INTEGER NOT NULL,
+    seconds REAL,
+    command TEXT NOT NULL,
+    directory BLOB NOT NULL,
+    commit_id TEXT,
+    jobs INTEGER NOT NULL,
+    outcome INTEGER,
+    digest BLOB,
+    same_as INTEGER
+);
+CREATE INDEX build_digest ON build (digest);
+
+-- Each layer of a build, in the order of a serial build (`place`).
+CREATE TABLE build_layer (
+    build INTEGER NOT NULL,
+    place INTEGER NOT NULL,
+    scope TEXT NOT NULL,
+    layer TEXT NOT NULL,
+    needs TEXT NOT NULL,
+    keys BLOB NOT NULL,
+    diff_ids BLOB NOT NULL,
+    status TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    PRIMARY KEY (build, place)
+) WITHOUT ROWID;
+CREATE INDEX build_layer_name ON build_layer (layer, build);
+
+-- Each step that ran, each compression. `begun`: seconds since the build began; `slot`: which of its --jobs it had.
+CREATE TABLE build_step (
+    build INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    scope TEXT NOT NULL,
+    layer TEXT NOT NULL,
+    step TEXT NOT NULL,
+    key BLOB,
+    reason TEXT,
+    begun REAL NOT NULL,
+    seconds REAL,
+    slot INTEGER NOT NULL,
+    outcome TEXT,
+    PRIMARY KEY (build, number)
+) WITHOUT ROWID;
+
+-- Results whose data is gone: what they were, when they went, and by which rule. The row stays when the action runs
+-- again, so that another outcome can be told.
+CREATE TABLE evicted (
+    key BLOB PRIMARY KEY,
+    evicted INTEGER NOT NULL,
+    cause TEXT NOT NULL,
+    diff_id BLOB,
+    seconds REAL NOT NULL,
+    created INTEGER NOT NULL,
+    last_used INTEGER NOT NULL
+);

@@ -1,0 +1,20 @@
+//! The JSON schemas of what users write and read, as they stand in `schema/`: made from the types, compared by a test.
+
+mod stackerfile;
+
+pub use stackerfile::stackerfile;
+
+use schemars::JsonSchema;
+
+/// What is printed or written as JSON: the name of each schema (`schema/NAME.schema.json`), and its text.
+///
+/// Fields of these are added, never renamed or dropped.
+pub fn outputs() -> Vec<(&'static str, String)> {
+    vec![("metadata", of::<crate::export::metadata::Metadata>())]
+}
+
+/// The schema of a type.
+fn of<T: JsonSchema>() -> String {
+    let schema = schemars::schema_for!(T);
+    serde_json::to_string_pretty(&schema).expect("a schema is always JSON") + "\n"
+}
