@@ -12,12 +12,17 @@ CREATE TABLE build (
     commit_id TEXT,
     jobs INTEGER NOT NULL,
     outcome INTEGER,
+    hits INTEGER NOT NULL,
+    built INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    skipped INTEGER NOT NULL,
     digest BLOB,
     same_as INTEGER
 );
 CREATE INDEX build_digest ON build (digest);
 
--- Each layer of a build, in the order of a serial build (`place`).
+-- Each layer of a build, in the order of a serial build (`place`). `diff_ids`: one for each key, zeros: none. `chain`: of
+-- all its layers, NULL: it did not come to its end. `image`: the one that it builds on, if it does: NAME@DIGEST.
 CREATE TABLE build_layer (
     build INTEGER NOT NULL,
     place INTEGER NOT NULL,
@@ -26,6 +31,8 @@ CREATE TABLE build_layer (
     needs TEXT NOT NULL,
     keys BLOB NOT NULL,
     diff_ids BLOB NOT NULL,
+    chain BLOB,
+    image TEXT,
     status TEXT NOT NULL,
     seconds REAL NOT NULL,
     PRIMARY KEY (build, place)
@@ -33,6 +40,7 @@ CREATE TABLE build_layer (
 CREATE INDEX build_layer_name ON build_layer (layer, build);
 
 -- Each step that ran, each compression. `begun`: seconds since the build began; `slot`: which of its --jobs it had.
+-- `differs`: the same action had another result before.
 CREATE TABLE build_step (
     build INTEGER NOT NULL,
     number INTEGER NOT NULL,
@@ -45,6 +53,7 @@ CREATE TABLE build_step (
     seconds REAL,
     slot INTEGER NOT NULL,
     outcome TEXT,
+    differs TEXT,
     PRIMARY KEY (build, number)
 ) WITHOUT ROWID;
 

@@ -10,7 +10,7 @@ use crate::database::Database;
 use crate::decide::{Decider, Settings};
 use crate::digest::Chain;
 use crate::error::{Error, Result};
-use crate::execute::{self, Execution, Site};
+use crate::execute::{self, Execution, Recording, Site};
 use crate::graph::{LayerGraph, LayerIndex};
 use crate::holder::Holder;
 use crate::http;
@@ -80,6 +80,7 @@ pub enum What {
 /// Builds; returns the exit code.
 pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     let begun = Instant::now();
+    let recording = Some(Recording::start(&request.directories.working, request.jobs));
     let files = find(&request.what, &request.load)?;
     let loaded = load::load(&files, &request.load)?;
     let mut graph = LayerGraph::new(&loaded)?;
@@ -115,8 +116,9 @@ pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
         texts: loaded.texts.clone(),
         layout: request.directories.oci.clone(),
         emitted: wanted.iter().copied().filter(|layer| !graph[*layer].layer.build_only).collect(),
+        recording,
     };
-    let execution = Execution::new(&graph, wanted, decider, site.clone(), &database, options);
+    let mut execution = Execution::new(&graph, wanted, decider, site.clone(), &database, options);
     let signals = tell::Signals::listen(execution.on_signal())?;
     let export = Export {
         request,
@@ -134,7 +136,9 @@ pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
         Ok((reports, written))
     });
     signals.stop();
-    let (reports, written) = match done {
+    let code = done.as_ref().map_or_else(Error::exit_code, |(reports, _)| report::exit_code(reports));
+    let noted = execution.record(code);
+    let (reports, written) = match done.and_then(|done| noted.map(|()| done)) {
         Ok(done) => done,
         Err(error) => {
             teller.end(Event::Stop);
@@ -145,7 +149,7 @@ pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     teller.end(Event::End(outcome.summary()));
     outcome.write_metadata(request.metadata_file.as_deref())?;
     open_what_failed(request, &outcome, &site, &database)?;
-    Ok(outcome.exit_code())
+    Ok(code)
 }
 
 /// The base images of a build stay while it lives.

@@ -56,6 +56,14 @@ pub enum CommitPoint {
     /// Images that are built upon are in the database.
     BasesNoted,
 
+    // The main process: what it writes down of itself.
+    /// A build is in the database, which begins with its first step.
+    BuildNoted,
+    /// A step of it is, which begins or has ended.
+    StepNoted,
+    /// All of it is.
+    BuildEnded,
+
     // The main process: around a step.
     /// A key is claimed.
     Claimed,

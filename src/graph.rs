@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::diag::nearest;
 use crate::error::{Error, Result};
@@ -97,7 +99,8 @@ pub enum NodeSource {
 }
 
 /// Why one layer needs another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Need {
     /// `from: built`.
     Base,

@@ -12,6 +12,8 @@ use crate::load::{Layer, Loaded};
 
 use git::Versions;
 
+pub(crate) use git::commit;
+
 /// What the annotations' names begin with where nothing else is said.
 pub const NAMESPACE: &str = "io.stackeroci";
 

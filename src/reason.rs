@@ -6,11 +6,15 @@ mod show;
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::action::{Action, Field, Kind, Shows};
 use crate::digest::{ContentDigest, TreeDigest};
 
 /// Why a step runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Reason {
     /// No earlier action of this layer is known.
     NeverBuilt,
@@ -27,7 +31,8 @@ pub enum Reason {
 }
 
 /// One difference of two actions.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Change {
     /// Content of imports, with the first files that differ and how many differ in all.
     Import {
@@ -72,7 +77,7 @@ pub enum Change {
 }
 
 /// One file of an import that differs.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct FileChange {
     /// Path in the import; empty for the import itself.
     pub path: String,
@@ -81,7 +86,8 @@ pub struct FileChange {
 }
 
 /// How a file differs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum FileHow {
     /// It is new.
     Added,

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use stacker::action::{Action, Ids, Kind, Platform};
-use stacker::database::{ActionResult, BuildRow, BuiltLayer, BuiltStep, Cause, Database, Evicted, LayerInfo};
+use stacker::database::{ActionResult, BuildRow, BuiltLayer, BuiltStep, Cause, Database, Evicted, LayerInfo, Needed};
 use stacker::digest::{BlobDigest, ChainId, ContentDigest, DiffId, Key};
+use stacker::export::metadata::Totals;
+use stacker::graph::Need;
 use stacker::listing::Time;
 use stacker::place::{RootsDir, StackerDir};
 use stacker::record::Record;
@@ -452,19 +454,24 @@ fn builds_and_evictions_are_remembered() {
         begun: 0.5,
         seconds: None,
         slot: 1,
-        outcome: None,
+        ..BuiltStep::default()
     };
     database.put_step(id, 0, &step).expect("a step");
     let ended = BuiltStep { seconds: Some(2.0), outcome: Some("built".to_owned()), ..step };
     database.put_step(id, 0, &ended).expect("a step");
     assert_eq!(database.build(id).expect("a query"), Some(row.clone()));
-    let over = BuildRow { seconds: Some(2.5), outcome: Some(0), digest: Some([7; 32]), ..row };
+    let totals = Totals { layers: 1, built: 1, ..Totals::default() };
+    let over = BuildRow { seconds: Some(2.5), outcome: Some(0), totals, digest: Some([7; 32]), ..row };
+    let places = vec!["/stacker/imports/x".to_owned()];
+    let needed = Needed { layer: 3, need: Need::Import, step: Some(1), places };
     let layer = BuiltLayer {
         scope: "/src/stacker.yaml".to_owned(),
         layer: "app".to_owned(),
-        needs: vec![0, 3],
-        keys: vec![action(1).key()],
-        diff_ids: vec![DiffId([1; 32])],
+        needs: vec![needed],
+        keys: vec![action(1).key(), action(2).key()],
+        diff_ids: vec![None, Some(DiffId([1; 32]))],
+        chain: Some(ChainId([2; 32])),
+        image: Some("docker://example.com/base:1@sha256:00".to_owned()),
         status: "built".to_owned(),
         seconds: 2.0,
     };
@@ -487,4 +494,34 @@ fn builds_and_evictions_are_remembered() {
     };
     database.put_evicted(&action(1).key(), &evicted).expect("a row");
     assert_eq!(database.evicted(&action(1).key()).expect("a query"), Some(evicted));
+}
+
+#[test]
+fn so_many_builds_are_kept() {
+    let dir = Dir::new();
+    let database = dir.open();
+    let layers = |hits| Totals { layers: hits, hits, ..Totals::default() };
+    let put = |hits, same_as| {
+        database.put_build(&BuildRow { totals: layers(hits), same_as, ..BuildRow::default() }).expect("a build")
+    };
+    // Each with 100 layers, and one in ten that did nothing and is the same as the first.
+    let first = put(100, None);
+    database.put_step(first, 0, &BuiltStep::default()).expect("a step");
+    let second = put(100, None);
+    database.put_step(second, 0, &BuiltStep::default()).expect("a step");
+    while put(100, None) % 10 != 9 || put(100, Some(first)) < 1600 {}
+    let kept = database.builds(10_000).expect("a query");
+    let (newest, oldest) = (kept[0].0, kept[kept.len() - 2].0);
+    assert_eq!((newest, oldest, kept.len()), (1600, 601, 1001));
+    // What others are the same as is kept with them.
+    assert_eq!(kept.last().expect("builds").0, first);
+    assert_eq!(
+        (database.build_steps(first).expect("a query").len(), database.build(second).expect("a query")),
+        (1, None)
+    );
+    assert_eq!(database.build_steps(second).expect("a query"), []);
+    // Fewer, where each is large.
+    while put(50_000, None) % 32 != 0 {}
+    let kept = database.builds(10_000).expect("a query");
+    assert_eq!((kept.len(), kept[0].0), (4, 1632));
 }

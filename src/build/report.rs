@@ -23,16 +23,17 @@ pub struct Outcome<'a> {
     pub elapsed: Duration,
 }
 
-impl Outcome<'_> {
-    /// 0, or 1 when a layer failed, or 3 when one did because the disk was full.
-    pub fn exit_code(&self) -> i32 {
-        match self.count(LayerStatus::Failed) {
-            0 => 0,
-            _ if self.reports.values().any(|report| report.full) => 3,
-            _ => 1,
-        }
+/// 0, or 1 when a layer failed, or 3 when one did because the disk was full.
+pub fn exit_code(reports: &BTreeMap<LayerIndex, LayerReport>) -> i32 {
+    let failed = |report: &LayerReport| report.status == LayerStatus::Failed;
+    match reports.values().any(failed) {
+        false => 0,
+        true if reports.values().any(|report| report.full) => 3,
+        true => 1,
     }
+}
 
+impl Outcome<'_> {
     /// The first layer whose script failed.
     pub fn failed_run(&self) -> Option<LayerIndex> {
         self.reports.iter().find(|(_, report)| report.run_failed).map(|(layer, _)| *layer)

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::place::StackerDir;
 
 pub use crate::record::{ActionResult, LayerInfo};
-pub use builds::{BuildId, BuildRow, BuiltLayer, BuiltStep};
+pub use builds::{BuildId, BuildRow, BuiltLayer, BuiltStep, Needed};
 pub use durable::Unsynced;
 pub use evicted::{Cause, Evicted};
 pub use garbage::Orphaned;

@@ -12,6 +12,7 @@ mod look;
 mod lookup;
 mod pack;
 mod questions;
+mod recording;
 mod report;
 mod script;
 mod site;
@@ -39,6 +40,7 @@ use crate::worker::message::Sealed;
 pub use binds::hand_over;
 use committer::Committer;
 pub use look::{Looked, View};
+pub use recording::Recording;
 pub use script::{FAILED as FAILED_DRAFT, failed_draft};
 pub use site::{BlobPlace, Learned, Lost, Site, layer_info};
 use step::StepEnd;
@@ -47,8 +49,8 @@ use step::StepEnd;
 enum Message {
     Answered(Question, Result<(Answer, Learned), Lost>),
     Claimed(Box<Run>, Result<Claim>),
-    Stepped { run: Box<Run>, claim: Claim, end: Result<(StepEnd, Learned)>, seconds: f64 },
-    Packed { chain: Chain, packing: Packing, end: Result<(BlobDigest, u64), Lost> },
+    Stepped { run: Box<Run>, claim: Claim, end: Result<(StepEnd, Learned)>, seconds: f64, number: usize },
+    Packed { chain: Chain, packing: Packing, end: Result<(BlobDigest, u64), Lost>, number: usize },
     Fetched(Result<()>),
     Committed(Unsynced, Result<()>),
     Signal(i32),
@@ -66,6 +68,8 @@ pub struct Options {
     pub layout: PathBuf,
     /// The stackerfiles, for places in messages.
     pub texts: Texts,
+    /// How it is written down; `None`: it is not, since nothing is built.
+    pub recording: Option<Recording>,
 }
 
 /// What is known of a layer when the build is over.
@@ -112,7 +116,8 @@ pub struct Execution<'a> {
     busy: usize,
     /// Claimed after a wait.
     resumed: VecDeque<(Box<Run>, Claim)>,
-    packs: VecDeque<(Chain, Packing)>,
+    /// With the layer that wants it.
+    packs: VecDeque<(LayerIndex, Chain, Packing)>,
     packing: HashSet<(DiffId, Packing)>,
     /// Blobs of base images that are fetched, or are here.
     fetching: HashSet<BlobDigest>,
@@ -181,7 +186,7 @@ impl<'a> Execution<'a> {
     }
 
     /// Runs until everything is decided, or failed. Machine failures are errors; failed layers are in the reports.
-    pub fn run(mut self) -> Result<BTreeMap<LayerIndex, LayerReport>> {
+    pub fn run(&mut self) -> Result<BTreeMap<LayerIndex, LayerReport>> {
         // Most layers of most builds are hits, which are found by queries alone.
         self.database.begin_reading()?;
         loop {
@@ -218,8 +223,8 @@ impl<'a> Execution<'a> {
                     self.start(run, claim)?;
                 } else if let Some(run) = self.decider.next_run() {
                     self.claim(Box::new(run))?;
-                } else if let Some((chain, packing)) = self.packs.pop_front() {
-                    self.start_pack(chain, packing)?;
+                } else if let Some((layer, chain, packing)) = self.packs.pop_front() {
+                    self.start_pack(layer, chain, packing)?;
                 } else {
                     break;
                 }
@@ -241,15 +246,17 @@ impl<'a> Execution<'a> {
                 self.waiting -= 1;
                 self.claimed(run, claim?)
             }
-            Message::Stepped { run, claim, end, seconds } => {
+            Message::Stepped { run, claim, end, seconds, number } => {
                 self.busy -= 1;
+                self.note_end(number, end.as_ref().map_or("error", |(end, _)| end.name()))?;
                 let taken = self.stepped(*run, end, seconds);
                 // Others who wait for this layer find its result in the database now.
                 drop(claim);
                 taken
             }
-            Message::Packed { chain, packing, end } => {
+            Message::Packed { chain, packing, end, number } => {
                 self.busy -= 1;
+                self.note_end(number, pack::name(&end))?;
                 self.packed(chain, packing, end)
             }
             Message::Fetched(end) => {
@@ -299,7 +306,8 @@ impl<'a> Execution<'a> {
 
     fn start(&mut self, run: Box<Run>, claim: Claim) -> Result<()> {
         let layer = self.name(run.id.layer);
-        let reason = format!("{}{}", self.reason(&run)?, binds::unkeyed(&run));
+        let why = self.reason(&run)?;
+        let reason = format!("{why}{}", binds::unkeyed(&run));
         let step = match run.kind {
             StepKind::Unpack => "unpack",
             StepKind::Import(_) => "import",
@@ -308,6 +316,7 @@ impl<'a> Execution<'a> {
         };
         self.database.put_note(&run.key, None)?;
         self.database.begin(&run.key, &run.action)?;
+        let number = self.note_begin(run.id.layer, step, Some(run.key), Some(&why))?;
         self.reasons.entry(run.id.layer).or_insert_with(|| reason.clone());
         self.site.tell(Event::Started { layer, step, reason });
         let mut blobs = self.blobs(&run.parent)?;
@@ -319,7 +328,8 @@ impl<'a> Execution<'a> {
         std::thread::spawn(move || {
             let begun = Instant::now();
             let end = step::perform(&site, &node, &run, &blobs);
-            drop(sender.send(Message::Stepped { run, claim, end, seconds: begun.elapsed().as_secs_f64() }));
+            let seconds = begun.elapsed().as_secs_f64();
+            drop(sender.send(Message::Stepped { run, claim, end, seconds, number }));
         });
         Ok(())
     }

@@ -37,7 +37,7 @@ impl Execution<'_> {
             if self.blob(&diff_id, packing)?.is_some() {
                 self.packed.insert(this);
             } else if self.packing.insert(this) {
-                self.packs.push_back((Chain(chain.0[..end].to_vec()), packing.clone()));
+                self.packs.push_back((layer, Chain(chain.0[..end].to_vec()), packing.clone()));
             }
         }
         Ok(())
@@ -74,13 +74,14 @@ impl Execution<'_> {
         Ok(known.filter(|(digest, _)| self.site.stacker.blob(digest).exists()))
     }
 
-    pub(super) fn start_pack(&mut self, chain: Chain, packing: Packing) -> Result<()> {
+    pub(super) fn start_pack(&mut self, layer: LayerIndex, chain: Chain, packing: Packing) -> Result<()> {
         let blobs = self.blobs(&chain)?;
+        let number = self.note_begin(layer, "compress", None, None)?;
         let (site, sender) = (self.site.clone(), self.sender.clone());
         self.busy += 1;
         std::thread::spawn(move || {
             let end = site.pack(&chain, &packing, &blobs);
-            drop(sender.send(Message::Packed { chain, packing, end }));
+            drop(sender.send(Message::Packed { chain, packing, end, number }));
         });
         Ok(())
     }
@@ -105,5 +106,14 @@ impl Execution<'_> {
             Err(Lost::Evicted(id)) => self.evicted(id, |_| ())?,
         }
         Ok(())
+    }
+}
+
+/// How the compression of a layer ended, for the record of its build.
+pub(super) fn name(end: &Result<(BlobDigest, u64), Lost>) -> &'static str {
+    match end {
+        Ok(_) => "built",
+        Err(Lost::Evicted(_)) => "data missing",
+        Err(Lost::Error(_)) => "error",
     }
 }

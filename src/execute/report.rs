@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::error::Result;
 use crate::graph::LayerIndex;
 
+use super::recording::scope;
 use super::{Execution, LayerReport};
 
 impl Execution<'_> {
@@ -52,10 +53,7 @@ impl Execution<'_> {
         let all: Vec<_> = self
             .wanted
             .iter()
-            .map(|&layer| {
-                let scope = self.graph[layer].layer.place.path.to_string_lossy().into_owned();
-                (scope, self.name(layer), keys(layer))
-            })
+            .map(|&layer| (scope(&self.graph[layer]), self.name(layer), keys(layer)))
             .filter(|(.., keys)| !keys.is_empty())
             .collect();
         let rows: Vec<_> = all.iter().map(|(scope, name, keys)| (&**scope, &**name, &**keys)).collect();

@@ -18,10 +18,11 @@ use crate::commit_point::CommitPoint;
 use crate::database::{Database, LayerInfo};
 use crate::digest::{BlobDigest, Chain, ChainId, DiffId, Key};
 use crate::error::{At, Error, Result};
+use crate::graph::LayerIndex;
 use crate::holder::{Holder, Ready};
 use crate::inputs::{Inputs, PROXY_VARIABLES, Scope};
 use crate::listing::{Listing, Stack};
-use crate::oci::BaseLayer;
+use crate::oci::{BaseImage, BaseLayer};
 use crate::pins::Pins;
 use crate::place::{self, RootsDir, StackerDir};
 use crate::progress::Event;
@@ -42,6 +43,8 @@ pub struct Site {
     pub base_blobs: HashMap<DiffId, BlobPlace>,
     /// Those of them that lie at registries, and are fetched when something needs them.
     pub downloads: Downloads,
+    /// The images that layers build on.
+    pub images: HashMap<LayerIndex, Arc<BaseImage>>,
     /// Host import trees.
     pub trees: HashMap<HostPath, Arc<HostTree>>,
     /// What lay at the sources of binds when the build began.
@@ -113,6 +116,7 @@ impl Site {
             pins,
             base_blobs: base_layers.map(|layer| (layer.diff_id, place(layer))).collect(),
             downloads: Downloads::new(&directories.stacker, inputs.bases.remote, scope.http.options().offline),
+            images: inputs.bases.images,
             trees: inputs.trees,
             bounds: inputs.bounds,
             owners: scope.owners,

@@ -39,6 +39,19 @@ pub enum StepEnd {
     },
 }
 
+impl StepEnd {
+    /// For the record of its build.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            StepEnd::Sealed(_) | StepEnd::Labels(_) => "built",
+            StepEnd::Unkept(..) => "not kept",
+            StepEnd::SourceChanged(_) => "source changed",
+            StepEnd::Evicted(_) => "data missing",
+            StepEnd::Failed { .. } => "failed",
+        }
+    }
+}
+
 /// Does a step.
 pub fn perform(site: &Site, node: &Node, run: &Run, blobs: &HashMap<DiffId, BlobPlace>) -> Result<(StepEnd, Learned)> {
     let learned = match site.have_chain(&run.parent, blobs, matches!(run.kind, StepKind::Run | StepKind::Labels)) {

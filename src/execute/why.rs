@@ -6,6 +6,7 @@ use crate::digest::Key;
 use crate::error::Result;
 use crate::reason::{Reason, compare};
 
+use super::recording::scope;
 use super::{Execution, questions};
 
 impl Execution<'_> {
@@ -16,7 +17,7 @@ impl Execution<'_> {
             Why::Missing => {}
         }
         let node = &self.graph[run.id.layer];
-        let scope = node.layer.place.path.to_string_lossy().into_owned();
+        let scope = scope(node);
         let mut earlier = self.database.last_actions(&scope, &node.layer.name)?;
         if earlier.is_empty() {
             earlier = self.database.last_actions_anywhere(&node.layer.name)?;

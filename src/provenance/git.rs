@@ -14,7 +14,7 @@ impl Versions {
     /// `None`: the file is in no repository, or git was asked in vain before. `Err` is a warning, given once for each
     /// repository.
     pub fn of(&mut self, file: &Path) -> Result<Option<String>, String> {
-        let Some(repository) = repository(file) else { return Ok(None) };
+        let Some(repository) = file.parent().and_then(repository) else { return Ok(None) };
         if let Some(known) = self.0.get(&repository) {
             return Ok(known.clone());
         }
@@ -27,19 +27,28 @@ impl Versions {
     }
 }
 
-/// The nearest directory above a file that has a `.git`: a directory, or a file in submodules and worktrees. The path's
-/// own directory counts, not that of a file which it may link to.
-fn repository(file: &Path) -> Option<PathBuf> {
-    let directory = file.parent()?.canonicalize().ok()?;
+/// The commit that is checked out in a directory; `None`: it is in no repository, or git does not say.
+pub(crate) fn commit(directory: &Path) -> Option<String> {
+    git(&repository(directory)?, &["rev-parse", "--verify", "HEAD"]).ok()
+}
+
+/// The nearest directory, this one or above, that has a `.git`: a directory, or a file in submodules and worktrees. (Of
+/// a file its path's own directory counts, not that of one which it may link to.)
+fn repository(directory: &Path) -> Option<PathBuf> {
+    let directory = directory.canonicalize().ok()?;
     let found = directory.ancestors().find(|directory| directory.join(".git").symlink_metadata().is_ok());
     found.map(Path::to_path_buf)
 }
 
-/// Takes no lock in the repository, runs no monitor that its configuration names, and leaves it to git which owners'
-/// repositories it trusts.
 fn describe(repository: &Path) -> Result<String, String> {
+    git(repository, &["describe", "--tags", "--always", "--dirty"])
+}
+
+/// What git says. It takes no lock in the repository, runs no monitor that its configuration names, and it is left to
+/// git which owners' repositories it trusts.
+fn git(repository: &Path, words: &[&str]) -> Result<String, String> {
     let mut command = Command::new("git");
-    command.args(["-c", "core.fsmonitor=false", "describe", "--tags", "--always", "--dirty"]);
+    command.args(["-c", "core.fsmonitor=false"]).args(words);
     command.current_dir(repository).stdin(Stdio::null());
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_another(name)) {
         command.env_remove(name);
@@ -49,6 +58,7 @@ fn describe(repository: &Path) -> Result<String, String> {
     if let Some(above) = repository.parent() {
         command.env("GIT_CEILING_DIRECTORIES", above);
     }
+    let what = words.first().copied().unwrap_or_default();
     let output = command.output().map_err(|error| match error.kind() {
         ErrorKind::NotFound => "git is not installed".to_owned(),
         _ => format!("cannot execute git: {error}"),
@@ -57,7 +67,7 @@ fn describe(repository: &Path) -> Result<String, String> {
     let said = words(&output.stdout);
     match output.status.success() && !said.is_empty() {
         true => Ok(said),
-        false => Err(format!("git describe: {} ({})", words(&output.stderr), output.status)),
+        false => Err(format!("git {what}: {} ({})", words(&output.stderr), output.status)),
     }
 }
 

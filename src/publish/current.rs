@@ -96,6 +96,7 @@ fn expected(
         jobs: 1,
         packings: packings.clone(),
         texts: loaded.texts.clone(),
+        recording: None,
         layout: build.directories.oci.clone(),
         emitted: BTreeSet::new(),
     };

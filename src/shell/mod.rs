@@ -139,6 +139,7 @@ fn look(
         emitted: Default::default(),
         layout: PathBuf::new(),
         texts: loaded.texts.clone(),
+        recording: None,
     };
     let execution = Execution::new(graph, wanted, decider, site.clone(), database, options);
     match execution.look(layer, view)? {
