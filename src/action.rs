@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{ChainId, ContentDigest, Key, TreeDigest};
@@ -15,7 +16,7 @@ use crate::text::escape;
 pub const FORMAT: u32 = 1;
 
 /// What a layer is built for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Platform {
     /// As in GOOS: `linux`.
     pub os: String,
@@ -24,7 +25,7 @@ pub struct Platform {
 }
 
 /// Which owners files can have in the tier that builds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Ids {
     /// All 65,536.
@@ -35,7 +36,7 @@ pub enum Ids {
 }
 
 /// Overrides of mode and owner, as written in the stackerfile.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Attributes {
     /// Permission bits for files; directories get the execute bits that go with the read bits.
     pub mode: Option<u32>,
@@ -46,7 +47,7 @@ pub struct Attributes {
 }
 
 /// An import that appears under `/stacker/imports` during a run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Mount {
     /// Absolute path in the sandbox.
     pub place: String,
@@ -57,7 +58,7 @@ pub struct Mount {
 }
 
 /// A path of the host that a run sees at a place, and may write to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Bind {
     /// Absolute path in the sandbox.
     pub place: String,
@@ -66,7 +67,7 @@ pub struct Bind {
 }
 
 /// What of a bind is an input.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Shows {
     /// The content of a file or directory, with the modes, owners and attributes that the run sees.
@@ -88,7 +89,7 @@ pub enum Shows {
 }
 
 /// What has no content that could be an input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeKind {
     /// Somebody may listen on it.
@@ -102,7 +103,7 @@ pub enum NodeKind {
 }
 
 /// What network a run sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Network {
     /// The host's.
@@ -113,7 +114,7 @@ pub enum Network {
 }
 
 /// The complete description of one cached act; the result is one OCI layer, or nothing when nothing changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Action {
     /// Platform of the result.
     pub platform: Platform,
@@ -128,7 +129,7 @@ pub struct Action {
 }
 
 /// What is done on top of the base.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// A tar base is unpacked and normalised.

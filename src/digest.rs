@@ -74,6 +74,17 @@ macro_rules! digest {
                 text.parse()
             }
         }
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn inline_schema() -> bool {
+                true
+            }
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "pattern": concat!("^", $prefix, "[0-9a-f]{64}$") })
+            }
+        }
         impl From<$name> for String {
             fn from(digest: $name) -> String {
                 digest.to_string()

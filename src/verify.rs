@@ -20,6 +20,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::options::Directories;
@@ -34,7 +35,8 @@ use crate::worker::message::{Answer, Job};
 use known::Known;
 
 /// What was found.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
+#[schemars(title = "stacker cache verify")]
 pub struct Report {
     /// What was damaged.
     pub damaged: Vec<Finding>,
@@ -45,7 +47,7 @@ pub struct Report {
 }
 
 /// Something worth telling.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Finding {
     /// `listing of app`.
     pub what: String,
@@ -58,7 +60,7 @@ pub struct Finding {
 }
 
 /// How many things of each kind were looked at.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct Checked {
     /// Results with their records.
     pub records: usize,

@@ -44,6 +44,7 @@ fn a_machine_that_has_everything() {
             ok(&run, name);
         }
         let report: Value = serde_json::from_str(&run.stdout).unwrap();
+        support::schema::assert_fits("check", &report);
         assert_eq!(report["sandbox"], "full");
         let text = space.stacker(&["check"]).ends_with(0).stdout;
         assert!(text.contains("/bin/true ran in") && text.ends_with("sandbox: full\n"), "{text}");

@@ -1,5 +1,7 @@
 //! `stacker inspect`, `cache ls` and `cache show` print what people look for and what programs can read.
 
+mod support;
+
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -8,6 +10,7 @@ use stacker::action::{Action, Attributes, Ids, Kind, Network, Platform};
 use stacker::digest::{BlobDigest, ChainId, DiffId};
 use stacker::inspect::cache::{CacheEntry, CachePath, CacheRow, render_entries, render_list};
 use stacker::inspect::inspect;
+use support::schema::assert_fits;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -101,6 +104,7 @@ fn json_is_an_array_of_whole_images_with_and_without_a_tag() {
     let dir = two_images();
     let read = |tag| serde_json::from_str::<Value>(&inspect(dir.path(), tag, true).expect("a layout")).expect("JSON");
     let (all, web) = (read(None), read(Some("web")));
+    assert_fits("inspect", &all);
     assert_eq!(all.as_array().map(Vec::len), Some(2));
     assert_eq!(web, json!([all[0]]));
     let web = &web[0];
@@ -204,6 +208,7 @@ fn cache_show_makes_the_action_readable() {
 fn cache_json_holds_the_encoding_that_was_hashed() {
     let entry = entry();
     let json: Value = serde_json::from_str(&render_entries(std::slice::from_ref(&entry), true)).expect("JSON");
+    assert_fits("cache-show", &json);
     let encoding = json[0]["encoding"].as_str().expect("a text");
     assert_eq!(stacker::digest::Key::of(encoding.as_bytes()), entry.row.key);
     assert_eq!(json[0]["key"], json!(entry.row.key));
@@ -224,6 +229,7 @@ fn cache_ls_has_one_line_for_each_result() {
     assert!(lines[1].contains("app, app2") && lines[1].contains("5.0 MiB"), "{text}");
     assert!(lines[2].contains("no change"), "{text}");
     let json: Value = serde_json::from_str(&render_list(&rows, true)).expect("JSON");
+    assert_fits("cache-ls", &json);
     assert_eq!((&json[0]["layers"], &json[1]["diff_id"]), (&json!(["app", "app2"]), &Value::Null));
     assert_eq!(json[0]["created"], "2000-01-01T00:01:40Z");
 }

@@ -171,6 +171,7 @@ fn an_undisturbed_store_is_all_right() {
         healed(space, &before, "nothing");
         let json = space.stacker(&["cache", "verify", "--json"]).ends_with(0).stdout;
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        support::schema::assert_fits("cache-verify", &json);
         assert_eq!(json["damaged"], serde_json::json!([]));
         assert!(json["checked"]["deltas"].as_u64().unwrap() >= 6, "{json}");
     });

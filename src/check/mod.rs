@@ -17,7 +17,7 @@ use crate::sys::btrfs as ioctl;
 use crate::worker::message::{Answer, Compression, Job, Probed};
 
 use crate::need::Need;
-pub use show::Report;
+pub use show::{Checked, Report};
 
 /// Less free room than this is too little for any build.
 const LEAST_SPACE: u64 = 1 << 30;

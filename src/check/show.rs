@@ -1,5 +1,6 @@
 //! What `stacker check` prints.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Need;
@@ -14,17 +15,31 @@ pub struct Report {
     findings: Vec<Finding>,
 }
 
-/// One of them; the names are those of the JSON.
-#[derive(Debug, Serialize)]
-struct Finding {
+/// One of them.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Finding {
+    /// What builds may need.
     name: &'static str,
+    /// Whether it is there.
     ok: bool,
+    /// What was seen.
     found: String,
+    /// What cannot be had without it.
     needed_for: &'static str,
-    /// Absent where nothing is to be mended.
+    /// What mends it; null where nothing is to be mended.
     mend: Option<String>,
     #[serde(skip)]
     need: Need,
+}
+
+/// All of it as JSON.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(title = "stacker check")]
+pub struct Checked<'a> {
+    /// The kind of sandbox that builds have; `none` also where that was not found out.
+    sandbox: String,
+    /// What was tried.
+    probes: &'a [Finding],
 }
 
 impl Report {
@@ -54,8 +69,7 @@ impl Report {
     pub fn show(&self, json: bool) -> String {
         let tier = self.tier.map_or_else(|| "none".to_owned(), |tier| tier.to_string());
         if json {
-            let value = serde_json::json!({ "sandbox": tier, "probes": self.findings });
-            return crate::text::json(&value);
+            return crate::text::json(&Checked { sandbox: tier, probes: &self.findings });
         }
         let mut text = String::new();
         for Finding { name, ok, found, needed_for, mend, .. } in &self.findings {

@@ -32,7 +32,6 @@ pub struct LayerReport {
     /// Path of the stackerfile.
     pub stackerfile: String,
     /// Key of its last action; null for a layer of config alone.
-    #[schemars(with = "Option<String>")]
     pub key: Option<Key>,
     /// What happened.
     pub status: Status,
@@ -41,7 +40,6 @@ pub struct LayerReport {
     /// Why it was built, in a few words; null where it was not.
     pub reason: Option<String>,
     /// The image's layers, bottom first, as far as they are known.
-    #[schemars(with = "Vec<String>")]
     pub diff_ids: Vec<DiffId>,
 }
 
@@ -80,7 +78,6 @@ pub struct ImageReport {
     /// Its tag.
     pub tag: String,
     /// Digest of its manifest.
-    #[schemars(with = "String")]
     pub digest: BlobDigest,
 }
 

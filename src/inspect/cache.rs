@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::table::{Facts, NOTHING_THERE, bytes, columns, moment, plain};
 use crate::action::{Action, Field};
 pub use crate::database::CacheRow;
-use crate::digest::DiffId;
+use crate::digest::{DiffId, Key};
 use crate::progress::duration;
 use crate::text;
 
@@ -26,9 +27,9 @@ pub struct CacheEntry {
 }
 
 /// A file or directory that belongs to a result.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct CachePath {
-    /// `log`, `listing`, `blob`, `delta`.
+    /// `log`, `listing`, `blob`, `delta`, `tree`, `nursery`.
     pub name: String,
     /// Where.
     pub path: PathBuf,
@@ -36,10 +37,50 @@ pub struct CachePath {
     pub bytes: Option<u64>,
 }
 
+/// A result as JSON.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(title = "stacker cache ls")]
+pub struct Listed {
+    /// The key of its action.
+    key: Key,
+    /// What was done: `unpack`, `import`, `run` or `labels`.
+    kind: String,
+    /// Layers whose last build used it.
+    layers: Vec<String>,
+    /// The layer of the image that came out; null: nothing changed, or labels did.
+    diff_id: Option<DiffId>,
+    /// Bytes of file content.
+    bytes: u64,
+    /// How long it took to build.
+    seconds: f64,
+    /// When it was built (RFC 3339).
+    created: String,
+    /// When a build last used it, within an hour (RFC 3339).
+    last_used: String,
+}
+
+/// A result as JSON, with all that led to it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(title = "stacker cache show")]
+pub struct Shown {
+    /// The result.
+    #[serde(flatten)]
+    row: Listed,
+    /// What was done.
+    action: Action,
+    /// The text whose digest is the key.
+    encoding: String,
+    /// The labels that came out; absent where a layer did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<BTreeMap<String, String>>,
+    /// Where its data lies, as far as it is there.
+    paths: Vec<CachePath>,
+}
+
 /// One line for each result; JSON: an array with an object for each.
 pub fn render_list(rows: &[CacheRow], json: bool) -> String {
     if json {
-        return text::json(&rows.iter().map(CacheRow::json).collect::<Vec<_>>());
+        return text::json(&rows.iter().map(Listed::of).collect::<Vec<_>>());
     }
     if rows.is_empty() {
         return "the cache holds no results\n".to_owned();
@@ -63,26 +104,27 @@ pub fn render_list(rows: &[CacheRow], json: bool) -> String {
 /// Everything about some results; JSON: an array with an object for each.
 pub fn render_entries(entries: &[CacheEntry], json: bool) -> String {
     match json {
-        true => text::json(&entries.iter().map(CacheEntry::json).collect::<Vec<_>>()),
+        true => text::json(&entries.iter().map(Shown::of).collect::<Vec<_>>()),
         false => entries.iter().map(CacheEntry::text).collect::<Vec<_>>().join("\n"),
     }
 }
 
-impl CacheRow {
-    fn json(&self) -> Value {
-        let CacheRow { key, kind, layers, diff_id, bytes, seconds, created, last_used } = self;
-        json!({
-            "key": key,
-            "kind": kind,
-            "layers": layers,
-            "diff_id": diff_id,
-            "bytes": bytes,
-            "seconds": seconds,
-            "created": moment(*created),
-            "last_used": moment(*last_used),
-        })
+impl Listed {
+    fn of(row: &CacheRow) -> Listed {
+        let CacheRow { key, kind, layers, diff_id, bytes, seconds, created, last_used } = row.clone();
+        let (created, last_used) = (moment(created), moment(last_used));
+        Listed { key, kind, layers, diff_id, bytes, seconds, created, last_used }
     }
+}
 
+impl Shown {
+    fn of(entry: &CacheEntry) -> Shown {
+        let CacheEntry { action, row, labels, paths } = entry.clone();
+        Shown { row: Listed::of(&row), encoding: action.encoding(), action, labels, paths }
+    }
+}
+
+impl CacheRow {
     fn result(&self, of: impl Fn(DiffId) -> String) -> String {
         match self.diff_id {
             Some(diff_id) => of(diff_id),
@@ -104,22 +146,6 @@ impl CacheRow {
 }
 
 impl CacheEntry {
-    fn json(&self) -> Value {
-        let CacheEntry { action, row, labels, paths } = self;
-        let path = |found: &CachePath| {
-            let CachePath { name, path, bytes } = found;
-            json!({"name": name, "path": path.to_string_lossy(), "bytes": bytes})
-        };
-        let mut json = row.json();
-        json["action"] = json!(action);
-        json["encoding"] = json!(action.encoding());
-        if let Some(labels) = labels {
-            json["labels"] = json!(labels);
-        }
-        json["paths"] = paths.iter().map(path).collect();
-        json
-    }
-
     fn text(&self) -> String {
         let CacheEntry { action, row, labels, paths } = self;
         let mut facts = Facts::default();

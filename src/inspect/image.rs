@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use oci_spec::image::MediaType;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::action::Platform;
@@ -10,8 +11,9 @@ use crate::digest::{BlobDigest, DiffId};
 use crate::oci::{BaseImage, BaseLayer};
 
 /// Everything about an image that its manifest and config say.
-#[derive(Debug, Serialize)]
-pub(super) struct Image {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(title = "stacker inspect")]
+pub struct Image {
     /// As in `index.json`; null for an entry without a tag.
     pub tag: Option<String>,
     /// Digest of the manifest.
@@ -37,8 +39,8 @@ pub(super) struct Image {
 }
 
 /// A layer of an image.
-#[derive(Debug, Serialize)]
-pub(super) struct Layer {
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Layer {
     /// Digest of the blob.
     pub digest: BlobDigest,
     /// Of the blob.
@@ -50,8 +52,8 @@ pub(super) struct Layer {
 }
 
 /// The `config` object of an image config, as far as the image-spec names its fields.
-#[derive(Debug, Default, Serialize)]
-pub(super) struct Config {
+#[derive(Debug, Default, Serialize, JsonSchema)]
+pub struct Config {
     /// `NAME=VALUE` each, in their order.
     pub env: Vec<String>,
     /// Null: there is none.
@@ -73,8 +75,8 @@ pub(super) struct Config {
 }
 
 /// One entry of the history.
-#[derive(Debug, Serialize)]
-pub(super) struct History {
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct History {
     /// When.
     pub created: Option<String>,
     /// By what.

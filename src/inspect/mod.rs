@@ -15,7 +15,7 @@ use crate::diag::nearest;
 use crate::error::{Error, Result};
 use crate::oci::{DocumentKind, ImageRef, Layout, document_kind};
 
-use image::Image;
+pub use image::Image;
 
 /// The images of the layout at `layout`. People get one line for each image without a tag, everything about the images
 /// of a tag with one; JSON is an array of whole images in both cases.

@@ -10,7 +10,14 @@ use schemars::JsonSchema;
 ///
 /// Fields of these are added, never renamed or dropped.
 pub fn outputs() -> Vec<(&'static str, String)> {
-    vec![("metadata", of::<crate::export::metadata::Metadata>())]
+    vec![
+        ("metadata", of::<crate::export::metadata::Metadata>()),
+        ("cache-ls", of::<Vec<crate::inspect::cache::Listed>>()),
+        ("cache-show", of::<Vec<crate::inspect::cache::Shown>>()),
+        ("cache-verify", of::<crate::verify::Report>()),
+        ("inspect", of::<Vec<crate::inspect::Image>>()),
+        ("check", of::<crate::check::Checked<'static>>()),
+    ]
 }
 
 /// The schema of a type.
