@@ -5,8 +5,9 @@
 use std::fs;
 use std::path::Path;
 
-use stacker::action::Platform;
+use stacker::action::{Ids, Platform};
 use stacker::convert::{Request, convert};
+use stacker::digest::DiffId;
 use stacker::graph::LayerGraph;
 use stacker::listing::{Listing, Stack};
 use stacker::load::{Options, load, read_substitute_file};
@@ -14,7 +15,7 @@ use stacker::oci::Layout;
 use stacker::record::Record;
 use stacker::resolve::Resolver;
 use stacker::seal::Marks;
-use stacker::unpack::{Whiteouts, unpack_onto};
+use stacker::unpack::{Whiteouts, list_onto, unpack_onto};
 
 /// One target.
 pub type Target = fn(&[u8]);
@@ -120,7 +121,7 @@ fn waits_for_a_value(error: &str, text: &str) -> bool {
 
 /// A tar (first byte `t`, in which checksums are made right), or one compressed in any way (`z`); in capitals with
 /// whiteouts. Must run as root, mapped or not. Nothing outside of the directory is touched, what is wrong is the
-/// archive's fault, and what was unpacked can be sealed.
+/// archive's fault, what was unpacked can be sealed, and the listing is the same without unpacking.
 pub fn unpack(bytes: &[u8]) {
     let Some((&kind, tar)) = bytes.split_first() else { return };
     let mut tar = tar.to_vec();
@@ -133,6 +134,22 @@ pub fn unpack(bytes: &[u8]) {
     }
     let [one, other] = [Marks::Overlayfs, Marks::Sockets].map(|marks| unpack_as(&tar, Whiteouts::Oci(marks), marks));
     assert_eq!(one, other, "how what is removed is marked makes a difference");
+    assert_eq!(one, list(&tar), "what is only listed comes out differently");
+}
+
+/// The listing of a layer that is not unpacked.
+fn list(tar: &[u8]) -> Option<Vec<u8>> {
+    let space = space();
+    let (plain, _) = stacker::compress::decoder(tar).ok()?;
+    let listed = list_onto(plain, space.path(), &Stack::default(), 1 << 20, Ids::Full);
+    let mut file = tempfile::tempfile_in(space.path()).expect("a file can be made");
+    match listed.and_then(|listed| listed.seal(DiffId([0; 32]), &mut file)) {
+        Ok(_) => Some(Listing::from_file(file).expect("a listing that was just written can be read").bytes().to_vec()),
+        Err(failure) => {
+            assert!(failure.users, "blames the machine: {failure:?}");
+            None
+        }
+    }
 }
 
 /// The listing of what was unpacked and sealed.

@@ -28,6 +28,7 @@ use walk::Node;
 
 pub use content::hash as hash_file;
 pub use marks::{Form, Marks};
+pub(crate) use walk::check_name;
 pub use walk::{Owners, Recorded};
 
 /// What becomes of modification times.
@@ -108,6 +109,16 @@ pub fn seal_unpacked(
     finish(directory, &walked.nodes, &kept, diff_id, warnings, listing_out)
 }
 
+/// Writes the listing of an image layer that lies nowhere; the entries are in its order.
+pub(crate) fn seal_listed(
+    entries: &[Entry],
+    diff_id: DiffId,
+    warnings: Vec<String>,
+    listing_out: &mut File,
+) -> Result<Sealed, Failure> {
+    written(&entries.iter().collect::<Vec<_>>(), Some(diff_id), warnings, listing_out).map(|(sealed, _)| sealed)
+}
+
 /// Ties the kept names of each hard-link group together and gives the kept entries their times.
 fn settle(nodes: &mut [Node], kept: &[bool], times: Times) {
     let mut first = std::collections::HashMap::new();
@@ -178,22 +189,7 @@ fn finish(
     listing_out: &mut File,
 ) -> Result<Sealed, Failure> {
     let entries: Vec<&Entry> = nodes.iter().zip(kept).filter(|(_, kept)| **kept).map(|(node, _)| &node.entry).collect();
-    let mut text = Vec::new();
-    listing::write(entries.iter().copied(), &mut text)
-        .and_then(|()| listing_out.write_all(&text))
-        .map_err(|error| Failure { step: "write the listing".into(), ..machine("", b"", error) })?;
-    let size = |entry: &&Entry| match entry.kind {
-        Kind::File { size, .. } => size,
-        _ => 0,
-    };
-    let mut sealed = Sealed {
-        diff_id: known,
-        newest: entries.iter().map(|entry| entry.mtime).max().unwrap_or_default(),
-        entries: entries.len() as u64,
-        bytes: entries.iter().map(size).sum(),
-        tar_bytes: 0,
-        warnings,
-    };
+    let (mut sealed, text) = written(&entries, known, warnings, listing_out)?;
     if known.is_none() && !entries.is_empty() {
         let listing = Listing::from_bytes(text).map_err(|error| library("read the listing", error))?;
         let mut hasher = Sha256::new();
@@ -202,6 +198,32 @@ fn finish(
         sealed.diff_id = Some(DiffId(hasher.finalize().into()));
     }
     Ok(sealed)
+}
+
+/// Writes a listing; the answer is its text, and what is known of the layer without a tar.
+fn written(
+    entries: &[&Entry],
+    known: Option<DiffId>,
+    warnings: Vec<String>,
+    listing_out: &mut File,
+) -> Result<(Sealed, Vec<u8>), Failure> {
+    let mut text = Vec::new();
+    listing::write(entries.iter().copied(), &mut text)
+        .and_then(|()| listing_out.write_all(&text))
+        .map_err(|error| Failure { step: "write the listing".into(), ..machine("", b"", error) })?;
+    let size = |entry: &&Entry| match entry.kind {
+        Kind::File { size, .. } => size,
+        _ => 0,
+    };
+    let sealed = Sealed {
+        diff_id: known,
+        newest: entries.iter().map(|entry| entry.mtime).max().unwrap_or_default(),
+        entries: entries.len() as u64,
+        bytes: entries.iter().map(size).sum(),
+        tar_bytes: 0,
+        warnings,
+    };
+    Ok((sealed, text))
 }
 
 /// A hasher as a writer.

@@ -187,29 +187,34 @@ impl Walk<'_> {
     /// The names in a directory.
     fn names(&self, path: &[u8], full: &Path) -> Result<Vec<Name>, Failure> {
         let read = |error| machine("read", path, error);
+        let mut items = std::fs::read_dir(full).and_then(|items| items.collect::<Result<Vec<_>, _>>()).map_err(read)?;
+        // Which of several is told must not be the file system's choice.
+        items.sort_by_cached_key(|item| item.file_name());
         let mut names = Vec::new();
-        for item in std::fs::read_dir(full).map_err(read)? {
-            let item = item.map_err(read)?;
+        for item in items {
             let name = item.file_name().as_bytes().to_vec();
-            if matches!(self.form, Form::Changes(marks) if marks.is_opaque_name(&name)) {
+            let stat = stat(&full.join(item.file_name())).map_err(read)?;
+            if matches!(self.form, Form::Changes(marks) if marks.is_opaque_name(&name) && marks.is_whiteout(&stat)) {
                 continue;
             }
-            let stat = stat(&full.join(item.file_name())).map_err(read)?;
-            let child = || [path, b"/", &name].concat();
-            if name.starts_with(b".wh.") {
-                return Err(users(
-                    "seal",
-                    &child(),
-                    "a layer cannot hold a name that starts with `.wh.`: it means a removed file",
-                ));
-            }
+            check_name(path, &name)?;
             if self.btrfs && FileType::from_raw_mode(stat.st_mode) == FileType::Directory && stat.st_ino == SUBVOLUME {
-                return Err(users("seal", &child(), "is a btrfs subvolume, which a layer cannot hold"));
+                let child = [path, b"/", &name].concat();
+                return Err(users("seal", &child, "is a btrfs subvolume, which a layer cannot hold"));
             }
             names.push((name, Some(stat)));
         }
         Ok(names)
     }
+}
+
+/// Whether a layer can hold a name in a directory.
+pub(crate) fn check_name(directory: &[u8], name: &[u8]) -> Result<(), Failure> {
+    if name.starts_with(b".wh.") {
+        let why = "a layer cannot hold a name that starts with `.wh.`: it means a removed file";
+        return Err(users("seal", &[directory, b"/", name].concat(), why));
+    }
+    Ok(())
 }
 
 /// What a directory of the layers beneath has and the one on disk, with `names`, has not.

@@ -16,6 +16,10 @@ pub(super) const BLOCK: usize = 512;
 /// No name or set of records is larger in an archive that means well.
 const LONGEST: u64 = 1 << 20;
 
+/// What ext4 can keep as time, in seconds since 1970.
+pub(super) const OLDEST: i64 = -(1 << 31);
+pub(super) const NEWEST: i64 = (1 << 34) - (1 << 31) - 1;
+
 /// Records for all members are copied for each of them.
 const MOST_GLOBALS: usize = 1 << 16;
 
@@ -222,11 +226,10 @@ impl<R: Read> Archive<R> {
 
 /// The nearest time that ext4 can keep, so that a layer has the same times on every file system.
 fn possible(time: Time) -> Time {
-    const NEWEST: i64 = (1 << 34) - (1 << 31) - 1;
-    if (-(1 << 31)..=NEWEST).contains(&time.seconds) {
+    if (OLDEST..=NEWEST).contains(&time.seconds) {
         return time;
     }
-    Time::from_seconds(time.seconds.clamp(-(1 << 31), NEWEST))
+    Time::from_seconds(time.seconds.clamp(OLDEST, NEWEST))
 }
 
 /// GNU's long names end in a zero byte.

@@ -57,6 +57,11 @@ impl Taken {
         Taken { most, content: 0, entries: 0, descriptions: 0 }
     }
 
+    /// Bytes that the layer may have.
+    pub fn most(&self) -> u64 {
+        self.most
+    }
+
     /// One more member. The size of a file counts even where nothing of it is stored: reading its holes takes as long.
     pub fn member(&mut self, member: &Member) -> io::Result<()> {
         for (name, value) in &member.xattrs {
@@ -75,10 +80,15 @@ impl Taken {
     /// One more name, described by so many bytes.
     pub fn entry(&mut self, description: usize) -> io::Result<()> {
         self.entries += 1;
-        self.descriptions = self.descriptions.saturating_add(description as u64);
         if self.entries > ENTRIES {
             return Err(invalid(&format!("the layer has more than {ENTRIES} entries")));
         }
+        self.description(description)
+    }
+
+    /// So many bytes more to describe a name.
+    pub fn description(&mut self, bytes: usize) -> io::Result<()> {
+        self.descriptions = self.descriptions.saturating_add(bytes as u64);
         if self.descriptions > DESCRIPTIONS {
             let most = ByteSize(DESCRIPTIONS);
             return Err(invalid(&format!("the names and attributes of the layer are more than {most}")));

@@ -1,15 +1,11 @@
 //! Putting one member of an archive where it belongs.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::io::{self, Read};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, linkat, mkfifoat, openat, statat, symlinkat};
 use rustix::io::Errno;
 
 use super::archive::{Archive, Member, invalid};
-use super::root::{Before, path_of};
+use super::target::{New, Standing, Target};
 use super::{IDS, LONGEST_PATH, Unpacking, Whiteouts, clean, fault, resolving};
 use crate::digest::ContentDigest;
 use crate::listing::{Entry, Kind, join, split};
@@ -17,7 +13,7 @@ use crate::seal::failure::{machine, users};
 use crate::text::escape;
 use crate::worker::message::Failure;
 
-impl Unpacking<'_> {
+impl<T: Target> Unpacking<'_, T> {
     pub(super) fn member<R: Read>(&mut self, member: Member, archive: &mut Archive<R>) -> Result<(), Failure> {
         let path = clean(&member.path)?;
         self.taken.member(&member).map_err(|error| fault(&path, error))?;
@@ -35,27 +31,29 @@ impl Unpacking<'_> {
         let (above, name) = split(&entry.path);
         if entry.path.is_empty() {
             return match entry.kind {
-                Kind::Directory { .. } => self.root_member(entry),
+                Kind::Directory { .. } => self.root(entry),
                 _ => Err(users("unpack", b"", "the root is a directory, not what the archive says")),
             };
         }
-        let directory = self.parent(above)?;
+        let at = self.parent(above)?;
         if name.starts_with(b".wh.") {
-            return self.whiteout(&directory, above, name, &entry);
+            return self.whiteout(&at, above, name, &entry);
         }
+        if let Kind::Directory { .. } = entry.kind {
+            let name = name.to_vec();
+            return self.make_directory(&at, &name, entry, true);
+        }
+        self.place(&at, name, &entry.path)?;
         let failed = |error| fault(&entry.path, error);
         match &entry.kind {
-            Kind::Directory { .. } => return self.make_directory(&directory, name, &entry, true),
-            Kind::HardLink { to } => return self.hard_link(&directory, name, to, &entry),
-            Kind::File { .. } => self.file(&directory, name, &member, archive).map_err(failed)?,
+            Kind::HardLink { to } => return self.hard_link(&at, name, to, &entry),
+            Kind::File { .. } => self.file(&at, name, &member, archive).map_err(failed)?,
             Kind::Symlink { target } => {
-                self.create(&directory, name, || symlinkat(target.as_slice(), &directory, name)).map_err(failed)?
+                self.create(&at, name, |tree| tree.make(&at, name, New::Symlink(target))).map_err(failed)?
             }
-            _ => self
-                .create(&directory, name, || mkfifoat(&directory, name, Mode::from_raw_mode(0o600)))
-                .map_err(failed)?,
+            _ => self.create(&at, name, |tree| tree.make(&at, name, New::Fifo)).map_err(failed)?,
         }
-        self.own(&directory, name, &entry).and_then(|()| self.complete(&directory, name, &entry)).map_err(failed)
+        self.target.own(&at, name, &entry).and_then(|()| self.complete(&at, name, &entry)).map_err(failed)
     }
 
     fn entry(&self, member: &Member, path: Vec<u8>) -> Result<Entry, Failure> {
@@ -78,24 +76,17 @@ impl Unpacking<'_> {
         Ok(Entry { path, kind, mode: member.mode, uid, gid, mtime: member.mtime, xattrs: member.xattrs.clone() })
     }
 
-    fn root_member(&mut self, entry: Entry) -> Result<(), Failure> {
-        let root = self.parent(b"")?;
-        self.own(&root, b".", &entry)
-            .and_then(|()| self.finish_later(&root, b".", entry))
-            .map_err(|error| machine("unpack", b"", error))
-    }
-
     /// Calls `make`, which must not replace anything; where something stands, that goes first.
-    fn create<T>(
+    fn create<R>(
         &mut self,
-        directory: &OwnedFd,
+        at: &T::Directory,
         name: &[u8],
-        make: impl Fn() -> rustix::io::Result<T>,
-    ) -> io::Result<T> {
-        match make() {
+        make: impl Fn(&mut T) -> rustix::io::Result<R>,
+    ) -> io::Result<R> {
+        match make(&mut self.target) {
             Err(Errno::EXIST) => {
-                self.root.clear(directory, name, false)?;
-                Ok(make()?)
+                self.clear(at, name, false)?;
+                Ok(make(&mut self.target)?)
             }
             result => Ok(result?),
         }
@@ -103,46 +94,52 @@ impl Unpacking<'_> {
 
     fn file<R: Read>(
         &mut self,
-        at: &OwnedFd,
+        at: &T::Directory,
         name: &[u8],
         member: &Member,
         archive: &mut Archive<R>,
     ) -> io::Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(self.create(at, name, || openat(at, name, flags, Mode::from_raw_mode(0o600)))?);
+        let mut file = self.create(at, name, |tree| tree.create(at, name))?;
         let mut buffer = vec![0; member.size.clamp(1, 1 << 17) as usize];
-        let Some(segments) = &member.sparse else { return copy(archive, &mut file, member.size, &mut buffer) };
-        file.set_len(member.size)?;
-        for segment in segments {
-            file.seek(SeekFrom::Start(segment.offset))?;
-            copy(archive, &mut file, segment.length, &mut buffer)?;
+        let (mut hole, mut end) = (0, 0);
+        let mut part = |length: u64, mut hole: u64| {
+            copy(archive, length, &mut buffer, |bytes| self.target.write(&mut file, std::mem::take(&mut hole), bytes))
+        };
+        match &member.sparse {
+            None => part(member.size, 0)?,
+            Some(segments) => {
+                for segment in segments.iter().filter(|segment| segment.length > 0) {
+                    part(segment.length, segment.offset - end)?;
+                    end = segment.offset + segment.length;
+                }
+                hole = member.size - end;
+            }
         }
-        Ok(())
+        self.target.close(file, hole)
     }
 
-    fn hard_link(&mut self, at: &OwnedFd, name: &[u8], to: &[u8], entry: &Entry) -> Result<(), Failure> {
+    fn hard_link(&mut self, at: &T::Directory, name: &[u8], to: &[u8], entry: &Entry) -> Result<(), Failure> {
         let outside =
             || users("unpack", &entry.path, format!("links to /{}, which is no file in this archive", escape(to)));
         let (above, first) = split(to);
-        let from = match self.root.directory(above) {
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => return Err(outside()),
+        let from = match self.open(above) {
+            // Which of the two it is may depend on how removed names are marked.
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::NOTDIR)) => {
+                return Err(outside());
+            }
             result => result.map_err(|error| resolving(above, error))?,
         };
         let failed = |error: Errno| machine("link", &entry.path, error.into());
-        let stat = statat(&from, first, AtFlags::SYMLINK_NOFOLLOW).map_err(|_| outside())?;
-        if to.is_empty()
-            || FileType::from_raw_mode(stat.st_mode) == FileType::Directory
-            || self.root.marks.is_whiteout(&stat)
-        {
+        let found = self.target.look(&from, first).ok().flatten().ok_or_else(outside)?;
+        if to.is_empty() || found.standing != Standing::Other {
             return Err(outside());
         }
-        match statat(at, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => {}
-            Ok(standing) if (standing.st_dev, standing.st_ino) == (stat.st_dev, stat.st_ino) => return Ok(()),
-            Ok(_) => drop(self.root.clear(at, name, false).map_err(|error| machine("replace", &entry.path, error))?),
-            Err(error) => return Err(failed(error)),
+        match self.target.look(at, name).map_err(failed)? {
+            None => {}
+            Some(standing) if standing.id == found.id => return Ok(()),
+            Some(_) => drop(self.clear(at, name, false).map_err(|error| machine("replace", &entry.path, error))?),
         }
-        match linkat(&from, first, at, name, AtFlags::empty()) {
+        match self.target.link(&from, first, at, name) {
             // It was in the directory that just went to make way for the link.
             Err(Errno::NOENT) => Err(outside()),
             result => result.map_err(failed),
@@ -150,27 +147,29 @@ impl Unpacking<'_> {
     }
 
     /// A whiteout tells of the layers beneath only: what this archive itself brings stays, whatever the order.
-    fn whiteout(&mut self, at: &Rc<OwnedFd>, above: &[u8], name: &[u8], entry: &Entry) -> Result<(), Failure> {
+    fn whiteout(&mut self, at: &T::Directory, above: &[u8], name: &[u8], entry: &Entry) -> Result<(), Failure> {
         let removed = &name[4..];
         if self.whiteouts == Whiteouts::Literal {
             return Err(users("unpack", &entry.path, "a name that starts with `.wh.` means a removed file in a layer"));
         }
         let failed = |error| machine("unpack", &entry.path, error);
-        let marks = self.root.marks;
-        let opaque = |path: std::path::PathBuf| marks.make_opaque(&path).map_err(failed);
         match removed {
-            b".wh..opq" => return opaque(path_of(at, b".")),
+            b".wh..opq" => return self.target.mark_opaque(at).map_err(failed),
             b"" | b"." | b".." => return Err(users("unpack", &entry.path, "a whiteout of nothing")),
             // aufs's own notes, which never were part of an image.
             _ if removed.starts_with(b".wh.") => return Ok(()),
             _ => {}
         }
         let path = join(above, removed);
-        match self.root.standing(at, removed).map_err(failed)? {
-            Before::Directory => opaque(path_of(at, removed)),
-            Before::Other => Ok(()),
-            Before::Nothing | Before::Whiteout => {
-                marks.whiteout(at, removed).map_err(|error| machine("remove", &path, error))?;
+        self.place(at, removed, &entry.path)?;
+        match self.target.look(at, removed).map_err(|error| failed(error.into()))?.map(|seen| seen.standing) {
+            Some(Standing::Directory) => {
+                let directory = self.target.child(at, removed).map_err(failed)?;
+                self.target.mark_opaque(&directory).map_err(failed)
+            }
+            Some(Standing::Other) => Ok(()),
+            None | Some(Standing::Whiteout) => {
+                self.target.mark_removed(at, removed).map_err(|error| machine("remove", &path, error))?;
                 let mark = Entry { path, xattrs: Default::default(), ..entry.clone() };
                 self.complete(at, removed, &mark).map_err(failed)
             }
@@ -186,7 +185,13 @@ fn damaged(error: io::Error) -> io::Error {
     error
 }
 
-fn copy<R: Read>(archive: &mut Archive<R>, file: &mut File, length: u64, buffer: &mut [u8]) -> io::Result<()> {
+/// Hands on so many bytes of the current member.
+fn copy<R: Read>(
+    archive: &mut Archive<R>,
+    length: u64,
+    buffer: &mut [u8],
+    mut out: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
     let mut left = length;
     while left > 0 {
         let wanted = buffer.len().min(left.try_into().unwrap_or(usize::MAX));
@@ -194,7 +199,7 @@ fn copy<R: Read>(archive: &mut Archive<R>, file: &mut File, length: u64, buffer:
         if read == 0 {
             return Err(invalid("the member is shorter than it says"));
         }
-        file.write_all(&buffer[..read])?;
+        out(&buffer[..read])?;
         left -= read as u64;
     }
     Ok(())

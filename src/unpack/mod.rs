@@ -7,24 +7,26 @@
 //! the root of a fresh image. Knows nothing of compression and digests.
 
 mod archive;
+mod directories;
 mod limits;
+mod listed;
 mod member;
+mod memory;
 mod pax;
 mod root;
 mod sparse;
+mod target;
+mod trial;
 
 use std::collections::HashMap;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Uid, chmodat, chownat, mkdirat, statat, utimensat};
 use rustix::io::Errno;
 
 use crate::action::Ids;
 use crate::listing::{Entry, Kind, Stack, scratch_root, split};
-use crate::seal::delta::{self, set_xattr, timestamps};
+use crate::seal::delta;
 use crate::seal::failure::{library, machine, users};
 use crate::seal::{Marks, Recorded};
 use crate::text::escape;
@@ -33,7 +35,11 @@ use archive::{Archive, invalid};
 pub use limits::MAX_LAYER_SIZE;
 pub(crate) use limits::oversized;
 use limits::{LONGEST_NAME, LONGEST_PATH, Limited, Taken};
-use root::{Before, Root, path_of};
+pub use listed::Listed;
+use memory::Memory;
+use root::Root;
+use target::{Id, Seen, Standing, Target};
+use trial::Trial;
 
 /// What names that start with `.wh.` mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,55 +74,89 @@ pub fn unpack_onto(
     owners: Option<&mut Recorded>,
 ) -> Result<Vec<String>, Failure> {
     let failed = |error| machine("open", b"", error);
-    let mut archive = Archive::new(Limited::new(reader, most));
     let marks = match whiteouts {
         Whiteouts::Oci(marks) => marks,
         Whiteouts::Literal => Marks::Overlayfs,
     };
-    let root = Root::open(dir, marks).map_err(failed)?;
     let ids = if owners.is_some() { Ids::Single } else { Ids::Full };
-    let mut unpacking = Unpacking {
-        root,
-        whiteouts,
-        lower,
-        owners,
-        taken: Taken::new(most),
-        directories: HashMap::new(),
-        warnings: Vec::new(),
-        unsaid: 0,
-    };
-    let entry = unpacking.beneath(b"")?;
-    delta::dress(dir, &entry, ids).map_err(failed)?;
-    let opened = unpacking.parent(b"")?;
-    unpacking.own(&opened, b".", &entry).map_err(failed)?;
-    unpacking.finish_later(&opened, b".", entry).map_err(failed)?;
-    let read = |error: io::Error| Failure { users: true, ..machine("read the archive for", b"", error) };
-    while let Some(member) = archive.next().map_err(read)? {
-        unpacking.member(member, &mut archive)?;
-    }
-    if archive.unmarked && whiteouts == Whiteouts::Literal {
-        return Err(users("unpack", b"", "the archive has no end mark: it was cut off"));
-    }
-    unpacking.finish()
+    dress(dir, ids).map_err(failed)?;
+    let root = Root::open(dir, marks, owners).map_err(failed)?;
+    Unpacking::new(root, whiteouts, lower, most, ids).all(reader).map(|(_, warnings)| warnings)
 }
 
-struct Unpacking<'a> {
-    root: Root,
+/// What [`unpack_onto`] would make of the layer of an image, as a tree in memory without contents. Which attributes, modes
+/// and times files can have there is tried in `trial`, an empty directory beside which it would be unpacked; nothing of
+/// the archive is written.
+pub fn list_onto(reader: impl Read, trial: &Path, lower: &Stack, most: u64, ids: Ids) -> Result<Listed, Failure> {
+    let failed = |error| machine("try what files can have in", b"", error);
+    dress(trial, ids).map_err(failed)?;
+    let memory = Memory::new(Trial::new(trial, ids).map_err(failed)?);
+    let whiteouts = Whiteouts::Oci(Marks::Overlayfs);
+    let (memory, warnings) = Unpacking::new(memory, whiteouts, lower, most, ids).all(reader)?;
+    Ok(Listed::new(memory, warnings))
+}
+
+/// Takes from a directory what it has of the one that it was made in, which what is made in it would have too.
+fn dress(dir: &Path, ids: Ids) -> io::Result<()> {
+    delta::dress(dir, &scratch_root(), ids)
+}
+
+/// The rules, for any target.
+struct Unpacking<'a, T: Target> {
+    target: T,
     whiteouts: Whiteouts,
     lower: &'a Stack,
-    /// Owners that are not given to files.
-    owners: Option<&'a mut Recorded>,
+    ids: Ids,
     taken: Taken,
-    /// What directories get when nothing is put into them any more: attributes (children would inherit a default ACL)
-    /// and times. By device and inode, since one directory may have been named in several ways, through links, and
-    /// another may stand at its name by then.
-    directories: HashMap<(u64, u64), Entry>,
+    /// The directory that was used last: neighbours in an archive mostly share it.
+    last: Option<(Vec<u8>, T::Directory)>,
+    /// All directories that are there. By what they are, since one may have been named in several ways, through links,
+    /// and another may stand at its name by then.
+    directories: HashMap<Id, Pending>,
     warnings: Vec<String>,
     /// Warnings that were counted only.
     unsaid: usize,
 }
 
-impl Unpacking<'_> {
+/// What a directory gets when nothing is put into it any more: attributes (children would inherit a default ACL) and
+/// times.
+struct Pending {
+    entry: Entry,
+    /// Where it lies, with no link on the way.
+    place: Vec<u8>,
+}
+
+impl<'a, T: Target> Unpacking<'a, T> {
+    fn new(target: T, whiteouts: Whiteouts, lower: &'a Stack, most: u64, ids: Ids) -> Unpacking<'a, T> {
+        Unpacking {
+            target,
+            whiteouts,
+            lower,
+            ids,
+            taken: Taken::new(most),
+            last: None,
+            directories: HashMap::new(),
+            warnings: Vec::new(),
+            unsaid: 0,
+        }
+    }
+
+    /// Unpacks all of an archive.
+    fn all(mut self, reader: impl Read) -> Result<(T, Vec<String>), Failure> {
+        let most = self.taken.most();
+        let mut archive = Archive::new(Limited::new(reader, most));
+        let root = self.beneath(b"")?;
+        self.root(root)?;
+        let read = |error: io::Error| Failure { users: true, ..machine("read the archive for", b"", error) };
+        while let Some(member) = archive.next().map_err(read)? {
+            self.member(member, &mut archive)?;
+        }
+        if archive.unmarked && self.whiteouts == Whiteouts::Literal {
+            return Err(users("unpack", b"", "the archive has no end mark: it was cut off"));
+        }
+        self.finish()
+    }
+
     /// What a directory looks like that no member describes.
     fn beneath(&self, path: &[u8]) -> Result<Entry, Failure> {
         let lower = self.lower.lookup(path).map_err(|error| library("read listings", error))?;
@@ -124,100 +164,30 @@ impl Unpacking<'_> {
         Ok(lower.unwrap_or(Entry { path: path.to_vec(), ..scratch_root() }))
     }
 
-    /// The directory at `path`, made if need be with all that lead to it.
-    fn parent(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, Failure> {
-        if let Some(directory) = self.existing(path)? {
-            return Ok(directory);
-        }
-        // Every name that leads to it, the shortest first; those that exist come before those that do not.
-        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..at]);
-        let ways: Vec<&[u8]> = slashes.chain([path]).collect();
-        let (mut low, mut high) = (0, ways.len() - 1);
-        while low < high {
-            let middle = (low + high) / 2;
-            match self.existing(ways[middle])? {
-                Some(_) => low = middle + 1,
-                None => high = middle,
-            }
-        }
-        let above = split(ways[low]).0;
-        let gone = || users("unpack", path, "the directory has gone");
-        let mut directory = self.existing(above)?.ok_or_else(gone)?;
-        for &path in &ways[low..] {
-            let (entry, name) = (self.beneath(path)?, split(path).1);
-            self.taken.entry(path.len()).map_err(|error| fault(path, error))?;
-            self.make_directory(&directory, name, &entry, false)?;
-            directory = root::child(&directory, name).map_err(|error| resolving(path, error))?;
-        }
-        self.root.used(path, &directory);
-        Ok(directory)
-    }
-
-    fn existing(&mut self, path: &[u8]) -> Result<Option<Rc<OwnedFd>>, Failure> {
-        match self.root.directory(path) {
-            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::NOTDIR)) => Ok(None),
-            result => result.map(Some).map_err(|error| resolving(path, error)),
-        }
-    }
-
-    /// Makes a directory, or takes the one that is there. `replace`: whatever else stands there goes; without it only a
-    /// whiteout does.
-    fn make_directory(&mut self, at: &Rc<OwnedFd>, name: &[u8], entry: &Entry, replace: bool) -> Result<(), Failure> {
-        let path = &entry.path;
-        let failed = |error| machine("make directory", path, error);
-        let standing = statat(at, name, AtFlags::SYMLINK_NOFOLLOW).ok();
-        if !replace && standing.as_ref().is_some_and(|stat| !self.root.marks.is_whiteout(stat)) {
-            return Err(users("unpack", path, "is no directory in this archive, yet has names below it"));
-        }
-        let before = self.root.clear(at, name, true).map_err(failed)?;
-        if before != Before::Directory {
-            mkdirat(at, name, Mode::from_raw_mode(0o700)).map_err(|error| failed(error.into()))?;
-        }
-        if before == Before::Whiteout {
-            self.root.marks.make_opaque(&path_of(at, name)).map_err(failed)?;
-        }
-        self.own(at, name, entry).map_err(failed)?;
-        self.finish_later(at, name, entry.clone()).map_err(failed)
-    }
-
-    fn finish_later(&mut self, at: &OwnedFd, name: &[u8], entry: Entry) -> io::Result<()> {
-        let stat = statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        self.directories.insert((stat.st_dev, stat.st_ino), entry);
-        Ok(())
-    }
-
-    /// Owner first: changing it takes setuid bits and capabilities away.
-    fn own(&mut self, at: &OwnedFd, name: &[u8], entry: &Entry) -> io::Result<()> {
-        match &mut self.owners {
-            None => {
-                let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-                chownat(at, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-            }
-            Some(owners) => {
-                // Whatever had this inode before has gone.
-                let stat = statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?;
-                owners.insert((stat.st_dev, stat.st_ino), (entry.uid, entry.gid));
-            }
-        }
-        if !matches!(entry.kind, Kind::Symlink { .. }) {
-            chmodat(at, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())?;
-        }
+    /// What the root looks like. Attributes that it has beneath stay.
+    fn root(&mut self, mut entry: Entry) -> Result<(), Failure> {
+        let failed = |error| machine("unpack", b"", error);
+        let mut xattrs = self.beneath(b"")?.xattrs;
+        xattrs.append(&mut entry.xattrs);
+        let root = self.target.open(b"").map_err(failed)?;
+        self.target.own(&root, b".", &entry).map_err(failed)?;
+        self.directories.insert(self.target.id(&root), Pending { entry: Entry { xattrs, ..entry }, place: Vec::new() });
         Ok(())
     }
 
     /// Attributes and time, when the content is complete. Attributes that this file system or namespace refuses are a
     /// warning; a value that means nothing is the archive's fault (`InvalidData`).
-    fn complete(&mut self, at: &OwnedFd, name: &[u8], entry: &Entry) -> io::Result<()> {
+    fn complete(&mut self, at: &T::Directory, name: &[u8], entry: &Entry) -> io::Result<()> {
         for (attribute, value) in entry.xattrs.iter().filter(|(attribute, _)| delta::is_kept(attribute)) {
             let value = delta::normal(attribute, value.clone());
-            match set_xattr(&path_of(at, name), attribute, &value) {
+            match self.target.set_attribute(at, name, attribute, &value) {
                 Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::PERM | Errno::OPNOTSUPP)) => {
                     let (path, attribute) = (escape(&entry.path), escape(attribute));
                     self.warn(format!("/{path}: the attribute {attribute} cannot be set here: left out"));
                 }
                 // It may name somebody who does not exist here.
                 Err(error)
-                    if self.owners.is_some()
+                    if self.ids == Ids::Single
                         && attribute.starts_with(b"system.posix_acl_")
                         && Errno::from_io_error(&error) == Some(Errno::INVAL) =>
                 {
@@ -230,8 +200,7 @@ impl Unpacking<'_> {
                 result => result?,
             }
         }
-        utimensat(at, name, &timestamps(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)?;
-        Ok(())
+        self.target.set_time(at, name, entry.mtime)
     }
 
     fn warn(&mut self, warning: String) {
@@ -241,27 +210,23 @@ impl Unpacking<'_> {
         }
     }
 
-    fn finish(mut self) -> Result<Vec<String>, Failure> {
+    fn finish(mut self) -> Result<(T, Vec<String>), Failure> {
         let mut directories: Vec<_> = std::mem::take(&mut self.directories).into_iter().collect();
-        directories.sort_by(|(_, a), (_, b)| b.path.cmp(&a.path));
-        for (inode, entry) in directories {
+        directories.sort_by(|(_, a), (_, b)| b.place.cmp(&a.place));
+        for (id, Pending { entry, place }) in directories {
             let failed = |error| fault(&entry.path, error);
-            let (above, name) = split(&entry.path);
-            let name = if entry.path.is_empty() { b".".as_slice() } else { name };
+            let (above, name) = split(&place);
+            let name = if place.is_empty() { b".".as_slice() } else { name };
             // A later member may have removed it.
-            let Ok(directory) = self.root.directory(above) else { continue };
-            let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW);
-            let same = |stat: Stat| {
-                FileType::from_raw_mode(stat.st_mode) == FileType::Directory && (stat.st_dev, stat.st_ino) == inode
-            };
-            if stat.is_ok_and(same) {
-                self.complete(&directory, name, &entry).map_err(failed)?;
+            let Ok(at) = self.open(above) else { continue };
+            if self.target.look(&at, name) == Ok(Some(Seen { id, standing: Standing::Directory })) {
+                self.complete(&at, name, &entry).map_err(failed)?;
             }
         }
         if self.unsaid > 0 {
             self.warnings.push(format!("and {} more such warnings", self.unsaid));
         }
-        Ok(self.warnings)
+        Ok((self.target, self.warnings))
     }
 }
 
