@@ -84,8 +84,6 @@ impl Site {
         maker: &Maker,
         blobs: &HashMap<DiffId, BlobPlace>,
     ) -> Result<(BlobDigest, u64), Lost> {
-        // A layer is unpacked upon the listings beneath it.
-        self.have_listings(chain, blobs)?;
         let (mut tar, mut told) = self.archive(chain, maker.kind(), blobs)?;
         if told.damaged.is_some() {
             // The delta is not what its listing says: make it again rather than export it.

@@ -8,6 +8,7 @@ mod certificates;
 mod changed;
 mod committer;
 mod imports;
+mod layers;
 mod look;
 mod lookup;
 mod pack;

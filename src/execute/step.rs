@@ -54,7 +54,12 @@ impl StepEnd {
 
 /// Does a step.
 pub fn perform(site: &Site, node: &Node, run: &Run, blobs: &HashMap<DiffId, BlobPlace>) -> Result<(StepEnd, Learned)> {
-    let learned = match site.have_chain(&run.parent, blobs, matches!(run.kind, StepKind::Run | StepKind::Labels)) {
+    let beneath = match run.kind {
+        StepKind::Run | StepKind::Labels => site.have_chain(&run.parent, blobs, true),
+        // What is beneath is only looked up.
+        StepKind::Unpack | StepKind::Import(_) => site.have_listings(&run.parent, blobs),
+    };
+    let learned = match beneath {
         Ok(learned) => learned,
         Err(Lost::Evicted(chain)) => return Ok((StepEnd::Evicted(chain), vec![])),
         Err(Lost::Error(error)) => return failed(error),

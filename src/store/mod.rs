@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use crate::commit_point::CommitPoint;
 use crate::digest::{Chain, ChainId, DiffId};
 use crate::listing::Listing;
-use crate::place::{RootsDir, StackerDir, delta, tree};
+use crate::place::{RootsDir, delta, tree};
 use crate::seal::Form;
 use crate::worker::message::Failure;
 
@@ -82,16 +82,12 @@ pub fn of(kind: StoreKind) -> &'static dyn SnapshotStore {
     }
 }
 
-/// The layers of a chain, by index, whose delta or listing must be made before something can be mounted on the chain.
-pub fn missing(roots: &RootsDir, stacker: &StackerDir, chain: &Chain) -> Vec<usize> {
+/// The layers of a chain, by index, whose delta must be made before something can be mounted on the chain.
+pub fn missing(roots: &RootsDir, chain: &Chain) -> Vec<usize> {
     let ids = chain.ids();
     let tree = nearest_tree(&ids, &|path| roots.0.join(path).exists());
-    let lacking = |index: &usize| {
-        let beneath_tree = tree.is_some_and(|tree| *index <= tree);
-        let delta = beneath_tree || roots.delta(&ids[*index]).exists();
-        !delta || !stacker.listing(&chain.0[*index]).exists()
-    };
-    (0..ids.len()).filter(lacking).collect()
+    let above = tree.map_or(0, |tree| tree + 1);
+    (above..ids.len()).filter(|index| !roots.delta(&ids[*index]).exists()).collect()
 }
 
 /// The nearest tree, and the deltas above it: topmost first.

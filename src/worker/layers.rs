@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -18,60 +18,42 @@ use crate::place;
 use crate::seal::failure::{library, machine, users};
 use crate::seal::{Owners, Recorded, seal_unpacked, tar};
 use crate::store::trash;
-use crate::unpack::{Whiteouts, unpack_onto};
+use crate::unpack::{Whiteouts, list_onto, unpack_onto};
 
 use super::hashed::{Content, Hashed};
-use super::message::{Answer, Compression, Failure, Sealed};
+use super::message::{Answer, Compression, Failure, LayerJob, Sealed};
 use super::{Files, Purpose, Worker, failed};
 
 impl Worker<'_> {
     /// A layer of an image: both its digests are checked before it gets its place.
-    pub(super) fn unpack_layer(
-        &self,
-        parent: &Chain,
-        (diff_id, blob): (DiffId, BlobDigest),
-        draft: &str,
-        max_size: u64,
-        files: &mut Files,
-    ) -> Result<Sealed, Failure> {
+    pub(super) fn unpack_layer(&self, job: &LayerJob, files: &mut Files) -> Result<Sealed, Failure> {
         let (source, mut listing) = (files.next_file()?, files.next_file()?);
-        let lower = self.stack(parent)?;
-        let draft = self.store.new_draft(draft, Purpose::Unpack(parent))?;
+        let lower = self.stack(&job.parent)?;
+        let draft = self.store.new_draft(&job.draft, Purpose::Unpack(&job.parent))?;
         CommitPoint::DraftMade.reached();
-        let read = |error| machine("read the blob of", b"", error);
-        let mut raw = Hashed::new(source);
-        let (decoder, _) = decoder(&mut raw).map_err(read)?;
-        let mut plain = Hashed::new(decoder);
+        let (upper, marks) = (draft.join("u"), self.store.form().marks());
         let mut owners = Recorded::new();
         let recorded = self.records_owners().then_some(&mut owners);
-        let marks = self.store.form().marks();
-        let warnings = unpack_onto(&mut plain, &draft.join("u"), Whiteouts::Oci(marks), &lower, max_size, recorded);
-        let drained = io::copy(&mut plain, &mut io::sink());
-        let found = DiffId(plain.finish().0);
-        let rest = io::copy(&mut raw, &mut io::sink());
-        let found_blob = BlobDigest(raw.finish().0);
-        // Damage explains every other failure.
-        rest.map_err(read)?;
-        if found_blob != blob {
-            return Err(users(
-                "unpack",
-                b"",
-                format!("the blob {blob} is damaged: its bytes have digest {found_blob}"),
-            ));
-        }
-        let warnings = warnings?;
-        drained.map_err(read)?;
-        if found != diff_id {
-            return Err(users(
-                "unpack",
-                b"",
-                format!("the layer {blob} is not what its image says: its diff id is {found}, not {diff_id}"),
-            ));
-        }
+        let warnings = read_layer(source, job, |tar| {
+            unpack_onto(tar, &upper, Whiteouts::Oci(marks), &lower, job.max_size, recorded)
+        })?;
         CommitPoint::Unpacked.reached();
-        let mut sealed = seal_unpacked(&draft.join("u"), Some(diff_id), marks, self.owners(&owners), &mut listing)?;
+        let mut sealed = seal_unpacked(&upper, Some(job.diff_id), marks, self.owners(&owners), &mut listing)?;
         sealed.warnings.splice(0..0, warnings);
-        self.keep_delta(&draft, parent.id(), &sealed, listing)?;
+        self.keep_delta(&draft, job.parent.id(), &sealed, listing)?;
+        Ok(sealed)
+    }
+
+    /// The listing alone of a layer of an image, both of whose digests are checked. The draft is for trials.
+    pub(super) fn list_layer(&self, job: &LayerJob, files: &mut Files) -> Result<Sealed, Failure> {
+        let (source, mut listing) = (files.next_file()?, files.next_file()?);
+        let lower = self.stack(&job.parent)?;
+        let draft = self.store.new_draft(&job.draft, Purpose::Import)?;
+        CommitPoint::DraftMade.reached();
+        let (trial, ids) = (draft.join("u"), self.setting.ids);
+        let listed = read_layer(source, job, |tar| list_onto(tar, &trial, &lower, job.max_size, ids))?;
+        let sealed = listed.seal(job.diff_id, &mut listing)?;
+        trash::remove_path(&draft)?;
         Ok(sealed)
     }
 
@@ -146,6 +128,35 @@ impl Worker<'_> {
         CommitPoint::Packed.reached();
         Ok(Answer::Packed { blob: BlobDigest(blob), size, diff_id })
     }
+}
+
+/// Reads the whole blob of a layer by `read`, which is given its tar. A blob that is not what its digests say is the
+/// failure, since that explains every other one.
+fn read_layer<T>(
+    source: File,
+    &LayerJob { diff_id, blob, .. }: &LayerJob,
+    read: impl FnOnce(&mut dyn Read) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let failed = |error| machine("read the blob of", b"", error);
+    let mut raw = Hashed::new(source);
+    let (decoder, _) = decoder(&mut raw).map_err(failed)?;
+    let mut plain = Hashed::new(decoder);
+    let result = read(&mut plain);
+    let drained = io::copy(&mut plain, &mut io::sink());
+    let found = DiffId(plain.finish().0);
+    let rest = io::copy(&mut raw, &mut io::sink());
+    let found_blob = BlobDigest(raw.finish().0);
+    rest.map_err(failed)?;
+    if found_blob != blob {
+        return Err(users("unpack", b"", format!("the blob {blob} is damaged: its bytes have digest {found_blob}")));
+    }
+    let result = result?;
+    drained.map_err(failed)?;
+    if found != diff_id {
+        let why = format!("the layer {blob} is not what its image says: its diff id is {found}, not {diff_id}");
+        return Err(users("unpack", b"", why));
+    }
+    Ok(result)
 }
 
 /// A file of a layer. In a store that is damaged it may be something else, which is not to be waited for.

@@ -32,20 +32,11 @@ pub struct Setting {
 /// One job, done by one worker process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Job {
-    /// Unpack a layer of an image onto `parent`. Descriptors: blob (read), listing (write).
-    /// The answer is `Sealed` with the very `diff_id`, else an error.
-    UnpackLayer {
-        /// The layers beneath.
-        parent: Chain,
-        /// What the uncompressed tar must hash to.
-        diff_id: DiffId,
-        /// What the blob must hash to.
-        blob: BlobDigest,
-        /// Unique name of the draft directory.
-        draft: String,
-        /// Bytes that the layer may have without compression.
-        max_size: u64,
-    },
+    /// Unpack a layer of an image onto what is beneath. Descriptors: blob (read), listing (write).
+    /// The answer is `Sealed` with the very diff id, else an error.
+    UnpackLayer(LayerJob),
+    /// Write the listing that `UnpackLayer` would write, and nothing else. Descriptors and answer are the same.
+    ListLayer(LayerJob),
     /// Unpack and normalise a tar base. Descriptors: unless it is `in_store`, tar (read); listing (write).
     /// The answer is `Sealed`, or `Changed` where the bytes that were read are not `content`.
     UnpackTar {
@@ -164,6 +155,21 @@ pub enum Job {
         /// Unique name of the draft directory.
         draft: String,
     },
+}
+
+/// A layer of an image as a blob.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LayerJob {
+    /// The layers beneath.
+    pub parent: Chain,
+    /// What the uncompressed tar must hash to.
+    pub diff_id: DiffId,
+    /// What the blob must hash to.
+    pub blob: BlobDigest,
+    /// Unique name of the draft directory.
+    pub draft: String,
+    /// Bytes that the layer may have without compression.
+    pub max_size: u64,
 }
 
 /// A script to run.

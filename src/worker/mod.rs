@@ -43,10 +43,8 @@ pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd, setting: 
     let worker = Worker { listings, setting, store: store::of(setting.store) };
     let mut files = Files(descriptors.into_iter());
     let answer = match job {
-        Job::UnpackLayer { parent, diff_id, blob, draft, max_size } => {
-            let sealed = worker.unpack_layer(&parent, (diff_id, blob), &draft, max_size, &mut files);
-            or_nothing(&draft, sealed).map(Answer::Sealed)
-        }
+        Job::UnpackLayer(job) => or_nothing(&job.draft, worker.unpack_layer(&job, &mut files)).map(Answer::Sealed),
+        Job::ListLayer(job) => or_nothing(&job.draft, worker.list_layer(&job, &mut files)).map(Answer::Sealed),
         Job::UnpackTar { content, in_store, draft, max_size } => {
             let unpacked = worker.unpack_tar((content, in_store), &draft, max_size, &mut files);
             let sealed = or_nothing(&draft, unpacked);

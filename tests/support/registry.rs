@@ -150,6 +150,23 @@ pub struct Image {
     pub blobs: Vec<Vec<u8>>,
 }
 
+impl Image {
+    /// Writes it to a layout of its own.
+    pub fn write_layout(&self, root: &Path, tag: &str) {
+        let blobs = root.join("blobs/sha256");
+        fs::create_dir_all(&blobs).unwrap();
+        for blob in self.blobs.iter().chain([&self.manifest]) {
+            fs::write(blobs.join(digest(blob).trim_start_matches("sha256:")), blob).unwrap();
+        }
+        let index = json!({"schemaVersion": 2, "manifests": [{
+            "mediaType": self.media_type, "digest": digest(&self.manifest), "size": self.manifest.len(),
+            "annotations": {"org.opencontainers.image.ref.name": tag},
+        }]});
+        fs::write(root.join("index.json"), index.to_string()).unwrap();
+        fs::write(root.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).unwrap();
+    }
+}
+
 /// Which media types an image has.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
