@@ -357,29 +357,27 @@ fn no_path_is_longer_than_any_path() {
     if !root("no_path_is_longer_than_any_path") {
         return;
     }
-    // Sealing goes down by recursion, for which a worker has the stack of a process.
-    let deep = std::thread::Builder::new().stack_size(64 << 20).spawn(long_paths).unwrap();
-    deep.join().unwrap();
-}
-
-fn long_paths() {
     let place = Place::new(Ids::Full);
-    let deep = |depth: usize| {
-        let (deep, target) = ("d/".repeat(depth), "d/".repeat(depth));
-        let archive = Archive::new().pax(&[("path", format!("{deep}f").as_bytes())]).file("cut", "x");
-        archive.pax(&[("linkpath", target.as_bytes())]).symlink("l", "cut")
+    let directories = |count: usize| format!("{}/", "d".repeat(199)).repeat(count);
+    let deep = |count: usize| {
+        let archive = Archive::new().pax(&[("path", format!("{}f", directories(count)).as_bytes())]).file("cut", "x");
+        archive.pax(&[("linkpath", directories(count).as_bytes())]).symlink("l", "cut")
     };
-    let below = |depth: usize, archive: Archive| {
-        archive.pax(&[("path", format!("l/{}f", "d/".repeat(depth)).as_bytes())]).file("cut", "y")
-    };
-    listing(&place, below(300, deep(300)));
-    for kind in [b'0', b'5'] {
-        let archive = below(200, deep(1900));
-        let longest = format!("l/{}{}", "d/".repeat(50), "n".repeat(255));
+    let below = |name: &str, kind: u8, archive: Archive| {
         let member = Member { kind, name: b"cut", link: b"l", ..Member::default() };
-        let archive = archive.pax(&[("path", longest.as_bytes())]).member(member);
-        let failure = place.same("too deep", &archive.end(), &[]).unwrap_err();
-        assert!(failure.users && failure.message.contains("more than 4095 bytes"), "{failure:?}");
+        archive.pax(&[("path", format!("l/{name}").as_bytes())]).member(member)
+    };
+    let text = listing(&place, below(&format!("{}g", directories(9)), b'0', deep(9)));
+    assert!(text.contains(&format!("{}g f ", directories(18))), "{text}");
+    // Each name is short, and leads to what is long.
+    for (name, kind) in
+        [("n", b'0'), ("n", b'1'), ("n", b'2'), ("n", b'5'), ("n", b'6'), (".wh.n", b'0'), ("n/x", b'0')]
+    {
+        let name = name.replace('n', &"n".repeat(251));
+        let archive = below(&name, kind, below(&format!("{}g", directories(1)), b'0', deep(19)));
+        let archive = below(&format!("{}{name}", directories(1)), kind, archive).end();
+        let failure = place.same("too deep", &archive, &[]).unwrap_err();
+        assert!(failure.users && failure.message.contains("more than 4095 bytes"), "{name}: {failure:?}");
     }
 }
 

@@ -15,6 +15,7 @@
 //! rebuilt base comes out the same, everything above it is a hit.
 
 mod compose;
+mod files;
 mod inputs;
 mod layer;
 mod question;

@@ -236,3 +236,29 @@ fn a_tar_of_another_layer_enters_by_content() {
     let third = ready(&mut decider, &none).remove(0);
     assert_eq!(third.action.base.0, [8; 32]);
 }
+
+#[test]
+fn base_images_of_scripts_and_of_what_is_copied_are_needed_as_files() {
+    let image = |byte| Chain(vec![DiffId([byte; 32])]);
+    let built = |n| BaseInput::Built(LayerIndex(n));
+    let plain = |base| LayerInputs { run: None, ..layer(base, "") };
+    let labels = |base| LayerInputs { labels: layer(BaseInput::Scratch, "label").run, ..plain(base) };
+    let mut copy = plain(BaseInput::Image(image(5)));
+    copy.imports = vec![copies(6, "/file")];
+    let inputs = vec![
+        plain(BaseInput::Image(image(1))),
+        layer(BaseInput::Image(image(2)), "a"),
+        plain(BaseInput::Image(image(3))),
+        layer(built(2), "b"),
+        labels(BaseInput::Image(image(4))),
+        copy,
+        plain(BaseInput::Image(image(6))),
+        layer(BaseInput::Scratch, "c"),
+    ];
+    let found = decider(inputs.clone(), false).bases_for_files();
+    assert_eq!(found, [2, 3, 4, 6].map(image).into());
+    // Of layers that are not wanted, nothing.
+    let settings = Settings { source_date_epoch: None, keep_going: false, ids: Ids::Full };
+    let wanted = [0, 2].map(LayerIndex).into();
+    assert!(Decider::new(inputs, wanted, settings).bases_for_files().is_empty());
+}

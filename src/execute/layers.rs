@@ -59,6 +59,13 @@ impl Site {
         self.have_layers(chain, blobs, &[])
     }
 
+    /// The same, but layers that are not listed yet are unpacked at once, rather than read a second time later.
+    pub fn have_listings_with_files(&self, chain: &Chain, blobs: &HashMap<DiffId, BlobPlace>) -> Result<Learned, Lost> {
+        let unlisted =
+            store::missing(&self.roots, chain).into_iter().filter(|index| !self.has_listing(&chain.0[*index]));
+        self.have_layers(chain, blobs, &unlisted.collect::<Vec<_>>())
+    }
+
     /// All listings of a chain are there, and the deltas of some of its layers.
     fn have_layers(
         &self,

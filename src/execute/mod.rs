@@ -107,6 +107,8 @@ pub struct Execution<'a> {
     site: Arc<Site>,
     database: &'a Database,
     decider: Decider,
+    /// Base images that are unpacked as soon as they are looked into, since their files will be needed.
+    unpacked: HashSet<Chain>,
     options: Options,
     claims: Claims,
     sender: Sender<Message>,
@@ -156,6 +158,7 @@ impl<'a> Execution<'a> {
             site,
             database,
             decider,
+            unpacked: HashSet::new(),
             options,
             sender,
             receiver,
@@ -188,6 +191,7 @@ impl<'a> Execution<'a> {
 
     /// Runs until everything is decided, or failed. Machine failures are errors; failed layers are in the reports.
     pub fn run(&mut self) -> Result<BTreeMap<LayerIndex, LayerReport>> {
+        self.unpacked = self.decider.bases_for_files();
         // Most layers of most builds are hits, which are found by queries alone.
         self.database.begin_reading()?;
         loop {

@@ -46,11 +46,15 @@ impl Execution<'_> {
             | Question::Place { chain, .. } => chain.clone(),
             Question::Result(_) => return Ok(()),
         };
-        let blobs = self.blobs(&chain)?;
+        let (blobs, unpacked) = (self.blobs(&chain)?, self.unpacked.contains(&chain));
         let (site, sender) = (self.site.clone(), self.sender.clone());
         self.waiting += 1;
         std::thread::spawn(move || {
-            let answer = site.have_listings(&chain, &blobs).and_then(|learned| find_out(&site, &question, learned));
+            let listings = match unpacked {
+                true => site.have_listings_with_files(&chain, &blobs),
+                false => site.have_listings(&chain, &blobs),
+            };
+            let answer = listings.and_then(|learned| find_out(&site, &question, learned));
             // The receiver goes only when the build is over.
             drop(sender.send(Message::Answered(question, answer)));
         });

@@ -5,6 +5,8 @@
 //! the root (as containerd does); a link that stands where a directory is to be made is replaced by it. Later members
 //! replace earlier ones. Directories that the archive does not mention look like those of the layers beneath, or like
 //! the root of a fresh image. Knows nothing of compression and digests.
+//!
+//! Where only the listing of a layer is wanted, the same rules make a tree in memory instead (see `target`).
 
 mod archive;
 mod directories;
