@@ -242,6 +242,19 @@ impl Action {
         text
     }
 
+    /// Whether both do the same thing, be it upon something else: with the same script, or an import of the same.
+    pub fn shares_with(&self, other: &Action) -> bool {
+        match (&self.kind, &other.kind) {
+            (Kind::Unpack { tar }, Kind::Unpack { tar: same }) => tar == same,
+            (Kind::Import { tree, .. }, Kind::Import { tree: same, .. }) => tree == same,
+            (Kind::Run { script, mounts, .. }, Kind::Run { script: same, mounts: others, .. }) => {
+                script == same || mounts.iter().any(|mount| others.contains(mount))
+            }
+            (Kind::Labels { script, .. }, Kind::Labels { script: same, .. }) => script == same,
+            _ => false,
+        }
+    }
+
     /// The key.
     pub fn key(&self) -> Key {
         Key::of(self.encoding().as_bytes())

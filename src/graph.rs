@@ -98,6 +98,15 @@ pub enum NodeSource {
     Url(String),
 }
 
+impl NodeImport {
+    /// Where a script sees what comes out of a layer; nowhere, if it has a `dest` or comes from elsewhere.
+    pub fn places(&self) -> Vec<String> {
+        let NodeSource::Layer { path, .. } = &self.source else { return vec![] };
+        let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        self.import.seen_in().iter().map(|place| format!("{place}/{name}")).collect()
+    }
+}
+
 /// Why one layer needs another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -1,242 +1,284 @@
 //! Why a step runs: a value, made by comparing two actions field by field.
 //!
 //! The fields compared are those that are hashed ([`Action::fields`]), so an explanation cannot drift from the key.
+//! What is kept and printed as JSON is the value; the texts for people are made from it.
+//!
+//! [`Action::fields`]: crate::action::Action::fields
 
+mod compare;
+mod files;
 mod show;
-
-use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::action::{Action, Field, Kind, Shows};
-use crate::digest::{ContentDigest, TreeDigest};
+use crate::database::{BuiltStep, Cause};
+use crate::digest::{ChainId, ContentDigest, DiffId, Key};
+
+pub use compare::{Known, Nothing, Taken, compare, nearest};
+pub use files::{FileChange, FileHow, Files, compare_files};
 
 /// Why a step runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
+#[serde(tag = "reason", rename_all = "kebab-case")]
 pub enum Reason {
     /// No earlier action of this layer is known.
     NeverBuilt,
     /// `--rebuild` or `--no-cache`.
     Forced,
-    /// It was built before, but its data is gone.
-    Evicted,
-    /// The action differs from the layer's earlier one; root causes first.
-    Changed(Vec<Change>),
+    /// The very action was done before, and its result removed.
+    Evicted {
+        /// When: seconds since 1970.
+        evicted: i64,
+        /// By which rule.
+        cause: Cause,
+    },
+    /// The very action has a result, but all of its data is gone from the store.
+    DataMissing,
+    /// The action differs from an earlier one of the layer.
+    Changed {
+        /// The earlier action's key.
+        #[schemars(with = "String")]
+        earlier: Key,
+        /// The differences, root causes first.
+        changes: Vec<Change>,
+    },
     /// The very action was begun before and has no result: it failed, or was interrupted.
     NoResult,
-    /// The very action was done before, and its result not kept: why.
-    NotKept(String),
+    /// The very action was done before, and its result not kept.
+    NotKept {
+        /// Why not.
+        why: String,
+    },
 }
 
-/// One difference of two actions.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
+/// One difference of two actions, from the older to the newer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "change", rename_all = "kebab-case")]
 pub enum Change {
-    /// Content of imports, with the first files that differ and how many differ in all.
-    Import {
-        /// The import's place, or dest.
-        place: String,
-        /// First differing files, relative to the import; empty when the listings are not known.
-        files: Vec<FileChange>,
-    },
-    /// Content of a bind: as of an import.
-    Bind {
-        /// Its place.
-        place: String,
-        /// First differing files, relative to the bind; empty when the listings are not known.
-        files: Vec<FileChange>,
-    },
-    /// A socket or device in a bind appeared or went: its place.
-    Node(String),
-    /// A bind appeared, went, or is now of another kind.
-    Binds,
-    /// An import appeared or went.
-    Imports,
-    /// The tar base is another file.
-    Tar,
-    /// Text of the script.
-    Script,
-    /// A variable: added, removed, or with another value.
-    Variable(String),
-    /// Mode, owner or place of an import.
-    Attributes(String),
-    /// Network mode.
-    Network,
-    /// Platform.
-    Platform,
-    /// Ids of the tier.
-    Ids,
-    /// The layers beneath.
-    Base,
-    /// Layer time alone.
-    Time,
     /// It is another kind of step.
-    Kind,
+    Kind {
+        /// `unpack`, `import`, `run`, `labels`.
+        old: String,
+        /// The same of the newer one.
+        new: String,
+    },
+    /// Content of an import.
+    Import {
+        /// Where a script sees it, or where it is in the image.
+        place: String,
+        /// What differs in it; null when the listings are not known.
+        files: Option<Files>,
+        /// Where it comes out of another layer: what that began with.
+        origin: Option<Origin>,
+    },
+    /// Content of a bind.
+    Bind {
+        /// Where a script sees it.
+        place: String,
+        /// What differs in it; null when the listings are not known.
+        files: Option<Files>,
+    },
+    /// A socket or device in a bind.
+    Node {
+        /// Where a script sees it.
+        place: String,
+        /// What became of it.
+        how: How,
+    },
+    /// An import.
+    ImportList {
+        /// Where a script sees it.
+        place: String,
+        /// What became of it.
+        how: How,
+    },
+    /// A bind: it came or went, or is of another kind.
+    BindList {
+        /// Where a script sees it.
+        place: String,
+        /// What became of it.
+        how: How,
+    },
+    /// Imports or binds are the same, in another order.
+    Order,
+    /// The tar base is another file.
+    Tar {
+        /// Its blake3.
+        #[schemars(with = "String")]
+        old: ContentDigest,
+        /// That of the newer one.
+        #[schemars(with = "String")]
+        new: ContentDigest,
+        /// Where it comes out of another layer: what that began with.
+        origin: Option<Origin>,
+    },
+    /// Text of the script.
+    Script {
+        /// The first line that differs, from 1.
+        line: usize,
+        /// That line; null: the script ended before.
+        old: Option<String>,
+        /// The same of the newer one.
+        new: Option<String>,
+        /// Lines of the older script.
+        old_lines: usize,
+        /// Lines of the newer one.
+        new_lines: usize,
+    },
+    /// A variable.
+    Variable {
+        /// Its name.
+        name: String,
+        /// Its value; null: it was not set.
+        old: Option<String>,
+        /// Its value; null: it is not set.
+        new: Option<String>,
+    },
+    /// Mode, owner or place of an import.
+    Attributes {
+        /// Where a script sees it; empty: it is the one import of its step.
+        place: String,
+        /// `mode=644 uid=0 gid=0`, as far as they are set; of the one import of a step its place before them.
+        old: String,
+        /// The same of the newer one.
+        new: String,
+    },
+    /// Network mode.
+    Network {
+        /// `host` or `none`.
+        old: String,
+        /// The same of the newer one.
+        new: String,
+    },
+    /// Platform.
+    Platform {
+        /// `OS/ARCHITECTURE`.
+        old: String,
+        /// The same of the newer one.
+        new: String,
+    },
+    /// Which owners files can have in the sandbox.
+    Ids {
+        /// `full` or `single`.
+        old: String,
+        /// The same of the newer one.
+        new: String,
+    },
+    /// The layers beneath.
+    Base {
+        /// Chain id; zeros: there were none.
+        #[schemars(with = "String")]
+        old: ChainId,
+        /// The same of the newer one.
+        #[schemars(with = "String")]
+        new: ChainId,
+        /// Where the base is an image: what its name led to.
+        image: Option<Images>,
+        /// Where the base is another layer: what that began with.
+        origin: Option<Origin>,
+    },
+    /// Layer time, in seconds since 1970: by SOURCE_DATE_EPOCH of the host.
+    Time {
+        /// Of the older one.
+        old: i64,
+        /// Of the newer one.
+        new: i64,
+    },
 }
 
-/// One file of an import that differs.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-pub struct FileChange {
-    /// Path in the import; empty for the import itself.
-    pub path: String,
-    /// How.
-    pub how: FileHow,
-}
-
-/// How a file differs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+/// What became of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum FileHow {
+pub enum How {
     /// It is new.
     Added,
     /// It is gone.
     Removed,
-    /// Its content, type, mode, owner or link text is another.
+    /// It is another.
     Changed,
 }
 
-/// The differences from `old` to `new`, root causes first. `files` tells how two import trees differ, where known.
-pub fn compare(
-    old: &Action,
-    new: &Action,
-    files: &dyn Fn(TreeDigest, TreeDigest) -> Option<Vec<FileChange>>,
-) -> Vec<Change> {
-    let (before, after) = (Facts::of(old), Facts::of(new));
-    let mut changes = Vec::new();
-    for name in before.0.keys().chain(after.0.keys().filter(|name| !before.0.contains_key(*name))) {
-        let (old, new) = (before.0.get(name), after.0.get(name));
-        if old != new {
-            changes.push(explain(name, old, new, files));
+/// The layer whose own inputs changed, and with which all else came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Origin {
+    /// Its name.
+    pub layer: String,
+    /// Why it ran, in a few words.
+    pub why: String,
+}
+
+/// The base image before and after, as `NAME@DIGEST`; null: not known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Images {
+    /// Before.
+    pub old: Option<String>,
+    /// After.
+    pub new: Option<String>,
+}
+
+/// An action that ran again came out as another layer than before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Differs {
+    /// The layer before.
+    #[schemars(with = "Option<String>")]
+    pub old: Option<DiffId>,
+    /// The layer now.
+    #[schemars(with = "Option<String>")]
+    pub new: Option<DiffId>,
+    /// What differs in it; null when the listings are not known.
+    pub files: Option<Files>,
+}
+
+impl Reason {
+    /// The difference that a person should hear of first.
+    pub fn first(&self) -> Option<&Change> {
+        match self {
+            Reason::Changed { changes, .. } => changes.first(),
+            _ => None,
         }
     }
-    let all = changes.clone();
-    changes.retain(|change| !change.in_imports().is_some_and(|same| all.contains(&same)));
-    changes.sort_by_key(Change::rank);
-    changes.dedup();
-    changes
-}
 
-/// The fields of an action under names that tell which of two actions' fields belong together.
-struct Facts(BTreeMap<Name, Fact>);
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Name {
-    One(&'static str),
-    Variable(String),
-    Import(String),
-    Bind(String),
-    Node(String, String),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Fact {
-    Text(String),
-    Tree(TreeDigest, String),
-}
-
-impl Facts {
-    fn of(action: &Action) -> Facts {
-        let single = matches!(action.kind, Kind::Import { .. });
-        Facts(action.fields().iter().map(|field| fact(field, single)).collect())
-    }
-}
-
-fn fact(field: &Field, single: bool) -> (Name, Fact) {
-    let text = Fact::Text(field.line());
-    match field {
-        Field::Kind(_) => (Name::One("kind"), text),
-        Field::Platform(_) => (Name::One("platform"), text),
-        Field::Ids(_) => (Name::One("ids"), text),
-        Field::Base(_) => (Name::One("base"), text),
-        Field::Time(_) => (Name::One("time"), text),
-        Field::Tar(_) => (Name::One("tar"), text),
-        Field::Script(_) => (Name::One("script"), text),
-        Field::Network(_) => (Name::One("network"), text),
-        Field::Variable(name, _) => (Name::Variable((*name).to_owned()), text),
-        Field::Bind(bind) => {
-            let fact = match &bind.shows {
-                Shows::Tree { tree, .. } => Fact::Tree(*tree, String::new()),
-                Shows::Node { .. } | Shows::Anything => text,
-            };
-            (Name::Bind(bind.place.clone()), fact)
-        }
-        Field::Node(place, path, _) => (Name::Node((*place).to_owned(), (*path).to_owned()), text),
-        Field::Tree(tree, dest, attributes) => {
-            // The one tree of an Import step: that its place changed is a change of attributes, not another import.
-            debug_assert!(single);
-            (Name::Import(String::new()), Fact::Tree(*tree, format!("{dest}{}", attributes.words())))
-        }
-        Field::Mount(mount) => (Name::Import(mount.place.clone()), Fact::Tree(mount.tree, mount.attributes.words())),
+    /// The layer that all began with, if it is another one.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.first().and_then(Change::origin)
     }
 }
 
-fn explain(
-    name: &Name,
-    old: Option<&Fact>,
-    new: Option<&Fact>,
-    files: &dyn Fn(TreeDigest, TreeDigest) -> Option<Vec<FileChange>>,
-) -> Change {
-    match (name, old, new) {
-        (Name::Variable(name), ..) => Change::Variable(name.clone()),
-        (Name::Import(place), Some(Fact::Tree(old, _)), Some(Fact::Tree(new, _))) if old != new => {
-            Change::Import { place: place.clone(), files: files(*old, *new).unwrap_or_default() }
+impl Origin {
+    /// What began with a step of `layer`, or with which that step came.
+    pub fn of(layer: &str, reason: &Reason, differs: Option<&Differs>) -> Origin {
+        match reason.origin() {
+            Some(origin) => origin.clone(),
+            None => {
+                let differs = differs.map_or_else(String::new, |differs| format!(", and {differs}"));
+                Origin { layer: layer.to_owned(), why: format!("{reason}{differs}") }
+            }
         }
-        (Name::Import(place), Some(_), Some(_)) => Change::Attributes(place.clone()),
-        (Name::Import(_), ..) => Change::Imports,
-        (Name::Bind(place), Some(Fact::Tree(old, _)), Some(Fact::Tree(new, _))) => {
-            Change::Bind { place: place.clone(), files: files(*old, *new).unwrap_or_default() }
+    }
+
+    /// The same of a step that was written down.
+    pub fn of_step(step: &BuiltStep) -> Origin {
+        match step.why() {
+            Some((reason, differs)) => Origin::of(&step.layer, &reason, differs.as_ref()),
+            None => Origin { layer: step.layer.clone(), why: "it was built".to_owned() },
         }
-        (Name::Bind(_), ..) => Change::Binds,
-        (Name::Node(place, path), ..) => Change::Node(format!("{place}/{path}")),
-        (Name::One(name), ..) => match *name {
-            "kind" => Change::Kind,
-            "platform" => Change::Platform,
-            "ids" => Change::Ids,
-            "base" => Change::Base,
-            "time" => Change::Time,
-            "tar" => Change::Tar,
-            "network" => Change::Network,
-            _ => Change::Script,
-        },
     }
 }
 
-/// The files that differ between two listings of import trees, each given as sorted (path, everything but the time).
-pub fn compare_files(old: &BTreeMap<Vec<u8>, String>, new: &BTreeMap<Vec<u8>, String>) -> Vec<FileChange> {
-    let path = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
-    let mut changes: Vec<FileChange> = new
-        .iter()
-        .filter(|(name, line)| old.get(*name) != Some(line))
-        .map(|(name, _)| FileChange {
-            path: path(name),
-            how: if old.contains_key(name) { FileHow::Changed } else { FileHow::Added },
-        })
-        .collect();
-    let removed = old.keys().filter(|name| !new.contains_key(*name));
-    changes.extend(removed.map(|name| FileChange { path: path(name), how: FileHow::Removed }));
-    changes.sort();
-    changes
-}
-
-/// What of an entry can differ between two import trees, as one text.
-pub fn file_fact(entry: &crate::listing::Entry) -> String {
-    let none = ContentDigest([0; 32]);
-    let content = match &entry.kind {
-        crate::listing::Kind::File { content, .. } => *content,
-        _ => none,
-    };
-    format!("{:?} {content} {:o} {} {} {:?}", entry.kind, entry.mode, entry.uid, entry.gid, entry.xattrs)
+impl BuiltStep {
+    /// Why it ran, and how what it came out as differs from before. `None`: that is not known, or of a newer stacker.
+    pub fn why(&self) -> Option<(Reason, Option<Differs>)> {
+        let reason = serde_json::from_str(self.reason.as_ref()?).ok()?;
+        Some((reason, self.differs.as_ref().and_then(|differs| serde_json::from_str(differs).ok())))
+    }
 }
 
 impl Change {
-    /// The same of what an `import` shows in `/stacker/imports` too: one change of one import.
-    fn in_imports(&self) -> Option<Change> {
-        let twin = |place: &str| Some(format!("/stacker/imports/{}", place.strip_prefix("/stacker/")?));
+    /// The layer that it began with, if it is another one.
+    pub fn origin(&self) -> Option<&Origin> {
         match self {
-            Change::Import { place, files } => Some(Change::Import { place: twin(place)?, files: files.clone() }),
-            Change::Attributes(place) => Some(Change::Attributes(twin(place)?)),
+            Change::Base { origin, .. } | Change::Import { origin, .. } | Change::Tar { origin, .. } => origin.as_ref(),
             _ => None,
         }
     }
@@ -244,76 +286,17 @@ impl Change {
     /// Root causes first: what a person edits before what follows from it.
     fn rank(&self) -> u8 {
         match self {
-            Change::Kind => 0,
-            Change::Import { .. } | Change::Bind { .. } | Change::Node(_) | Change::Tar => 1,
-            Change::Imports | Change::Binds | Change::Script => 2,
-            Change::Variable(_) | Change::Attributes(_) => 3,
-            Change::Network | Change::Platform | Change::Ids => 4,
-            Change::Base => 5,
-            Change::Time => 6,
+            _ if self.origin().is_some() => 5,
+            Change::Kind { .. } => 0,
+            Change::Import { .. } | Change::Bind { .. } | Change::Node { .. } | Change::Tar { .. } => 1,
+            Change::ImportList { .. } | Change::BindList { .. } | Change::Order | Change::Script { .. } => 2,
+            Change::Variable { .. } | Change::Attributes { .. } => 3,
+            Change::Network { .. } | Change::Platform { .. } | Change::Ids { .. } => 4,
+            Change::Base { .. } => 5,
+            Change::Time { .. } => 6,
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::action::{Attributes, Ids, Mount, Network, Platform};
-    use crate::digest::ChainId;
-
-    fn run(script: &str, variable: &str, tree: u8, base: u8) -> Action {
-        Action {
-            platform: Platform { os: "linux".into(), arch: "amd64".into() },
-            ids: Ids::Full,
-            base: ChainId([base; 32]),
-            time: 946_684_802,
-            kind: Kind::Run {
-                script: script.into(),
-                environment: [("CFLAGS".to_owned(), variable.to_owned())].into(),
-                mounts: vec![Mount {
-                    place: "/stacker/imports/src".into(),
-                    tree: TreeDigest([tree; 32]),
-                    attributes: Attributes::default(),
-                }],
-                binds: vec![],
-                network: Network::Host,
-            },
-        }
-    }
-
-    #[test]
-    fn an_import_that_is_seen_twice_changes_once() {
-        let twice = |tree, mode| {
-            let mut action = run("make", "-O2", tree, 1);
-            if let Kind::Run { mounts, .. } = &mut action.kind {
-                mounts[0].attributes.mode = mode;
-                mounts.push(Mount { place: "/stacker/src".into(), ..mounts[0].clone() });
-            }
-            action
-        };
-        let text = |old, new| Reason::Changed(compare(&old, &new, &|_, _| None)).to_string();
-        assert_eq!(text(twice(1, None), twice(2, None)), "/stacker/imports/src changed");
-        assert_eq!(text(twice(1, None), twice(1, Some(0o600))), "mode or owner of /stacker/imports/src changed");
-        assert_eq!(text(run("make", "-O2", 1, 1), twice(1, None)), "list of imports changed");
-    }
-
-    #[test]
-    fn the_first_words_name_the_root_cause() {
-        let old = run("make", "-O2", 1, 1);
-        let files = |_: TreeDigest, _: TreeDigest| {
-            let change = |path: &str| FileChange { path: path.into(), how: FileHow::Changed };
-            Some(vec![change("app.c"), change("b.c"), change("c.c")])
-        };
-        for (new, text) in [
-            (run("make all", "-O2", 1, 1), "script changed"),
-            (run("make", "-O3", 1, 1), "variable CFLAGS changed"),
-            (run("make", "-O2", 2, 1), "src/app.c changed (+2 files)"),
-            (run("make", "-O2", 1, 2), "base changed"),
-            (run("make all", "-O2", 1, 2), "script changed"),
-            (run("make all", "-O3", 1, 1), "script changed, 1 more"),
-        ] {
-            assert_eq!(Reason::Changed(compare(&old, &new, &files)).to_string(), text);
-        }
-        assert_eq!(compare(&old, &old, &files), []);
-    }
-}
+mod tests;

@@ -58,6 +58,16 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// `3 days`, `5 hours`, `40 minutes`, `7 seconds`: one number, rounded down.
+pub fn span(seconds: u64) -> String {
+    let units = [(86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")];
+    let (length, unit) = units.into_iter().find(|(length, _)| seconds >= *length).unwrap_or((1, "second"));
+    match seconds / length {
+        1 => format!("1 {unit}"),
+        count => format!("{count} {unit}s"),
+    }
+}
+
 /// A value as JSON that a terminal may get: what it would act on is escaped as JSON has it.
 pub fn json(value: &impl Serialize) -> String {
     use std::fmt::Write;

@@ -41,7 +41,7 @@ fn an_edit_builds_what_it_touches_and_says_why() {
     space.edit("stacker.yaml", "cat /lib > /app", "cat /lib /lib > /app");
     let edited = space.build(&[]);
     edited.built(&["app"]);
-    assert_eq!(edited.layer("app").reason.as_deref(), Some("script changed"), "{edited}");
+    assert_eq!(edited.layer("app").reason.as_deref(), Some("script changed: line 1"), "{edited}");
     assert_eq!(space.file("app", "app").unwrap(), "lib\nlib\n");
     // The old definition is still known.
     space.edit("stacker.yaml", "cat /lib /lib > /app", "cat /lib > /app");

@@ -129,7 +129,7 @@ app:
         space.stackerfile(&layers("imports"));
         let run = space.build(&[]);
         run.built(&["app"]).says_not("deprecated");
-        assert_eq!(run.layer("app").reason.unwrap(), "list of imports changed");
+        assert_eq!(run.layer("app").reason.unwrap(), "import /stacker/dir removed, 2 more");
         assert_eq!(space.file("app", "out").unwrap(), "fileeditedtool\n");
     });
 }

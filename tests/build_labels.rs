@@ -64,13 +64,13 @@ fn labels_come_from_the_result_and_leave_it_alone() {
         // An edit runs nothing but what was edited.
         space.edit("stacker.yaml", "printf both", "printf other > other; printf both");
         let run = space.build(&[]);
-        run.built(&["app"]).says("app: labels (script changed)").says_not("app: run");
+        run.built(&["app"]).says("app: labels (script changed: line 4)").says_not("app: run");
         assert_eq!(labels(space, "app")["other"], "other");
         // And where the layer comes out the same nothing runs at all.
         space.edit("stacker.yaml", "echo result >", "echo  result >");
         space.build(&[]).says("app: run").says_not("app: labels");
         space.edit("stacker.yaml", "echo  result", "echo new");
-        space.build(&[]).says("app: run").says("app: labels (base changed)");
+        space.build(&[]).says("app: run").says("app: labels (base changed: app: script changed: line");
         assert_eq!(labels(space, "app")["org.example.version"], "new\n");
     });
 }

@@ -66,7 +66,7 @@ local: {from: {type: tar, url: small.tar.gz}}
         space.write("small.tar.gz", small("two"));
         let run = space.build(&["app"]);
         run.built(&["maker", "app"]);
-        assert_eq!(run.layer("app").reason.unwrap(), "tar base changed");
+        assert_eq!(run.layer("app").reason.unwrap(), "tar base changed: maker: small.tar.gz changed");
         assert_eq!(space.file("app", "etc/text").unwrap(), "two");
     });
 }

@@ -42,7 +42,8 @@ fn metadata_as_it_is_written_fits_its_schema() {
         key: Some(Key([1; 32])),
         status: Status::Built,
         seconds: 1.5,
-        reason: Some("script changed".into()),
+        reason: Some("forced".into()),
+        why: Some(stacker::reason::Reason::Forced),
         diff_ids: vec![DiffId([2; 32])],
     };
     let image = ImageReport { tag: "app".into(), digest: BlobDigest([3; 32]) };

@@ -86,6 +86,7 @@ impl Outcome<'_> {
             },
             seconds: report.seconds,
             reason: report.reason.clone(),
+            why: report.why.clone(),
             diff_ids: report.chain.0.clone(),
         }
     }

@@ -55,7 +55,7 @@ pub struct BuildRow {
 }
 
 /// One layer of a build.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct BuiltLayer {
     /// Path of its stackerfile.
     pub scope: String,
@@ -259,6 +259,52 @@ impl Database {
                  WHERE build = ?1 ORDER BY place",
             )?;
             statement.query_map([build], layer_of)?.collect()
+        })
+    }
+
+    /// The last builds that a layer was in and have rows of their own, the newest first: those of one stackerfile, or all.
+    pub fn layer_builds(&self, layer: &str, scope: Option<&str>, count: usize) -> Result<Vec<(BuildId, BuiltLayer)>> {
+        self.query(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT scope, layer, needs, keys, diff_ids, chain, image, status, seconds, build FROM build_layer
+                 WHERE layer = ?1 AND (?2 IS NULL OR scope = ?2) ORDER BY build DESC LIMIT ?3",
+            )?;
+            let rows =
+                statement.query_map(params![layer, scope, count as i64], |row| Ok((row.get(9)?, layer_of(row)?)))?;
+            rows.collect()
+        })
+    }
+
+    /// The first step that ran in the last build which built a layer.
+    pub fn last_reason(&self, layer: &str, scope: &str) -> Result<Option<BuiltStep>> {
+        self.query(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT scope, layer, step, key, reason, begun, seconds, slot, outcome, differs FROM build_step
+                 WHERE build = (SELECT build FROM build_layer WHERE layer = ?1 AND scope = ?2 AND status = 'built'
+                                ORDER BY build DESC LIMIT 1)
+                     AND layer = ?1 AND scope = ?2 AND reason IS NOT NULL
+                 ORDER BY number LIMIT 1",
+            )?;
+            statement.query_row([layer, scope], step_of).optional()
+        })
+    }
+
+    /// The last step with a key that ran.
+    pub fn step_of_key(&self, key: &Key) -> Result<Option<(BuildId, BuiltStep)>> {
+        self.query(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT scope, layer, step, key, reason, begun, seconds, slot, outcome, differs, build FROM build_step
+                 WHERE key = ?1 ORDER BY build DESC, number DESC LIMIT 1",
+            )?;
+            statement.query_row([key.0], |row| Ok((row.get(10)?, step_of(row)?))).optional()
+        })
+    }
+
+    /// The names of all layers of the builds that are known.
+    pub fn layer_names(&self) -> Result<Vec<String>> {
+        self.query(|connection| {
+            let mut statement = connection.prepare_cached("SELECT DISTINCT layer FROM build_layer")?;
+            statement.query_map([], |row| row.get(0))?.collect()
         })
     }
 

@@ -91,6 +91,37 @@ impl Database {
         Ok(action.filter(|action| action.key() == *key))
     }
 
+    /// The keys that begin with some digits, four or more, whether their actions were finished or only begun.
+    pub fn keys_like(&self, digits: &str) -> Result<Vec<Key>> {
+        if digits.len() < 4 || !digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
+            return Ok(vec![]);
+        }
+        self.query(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT key FROM action WHERE lower(hex(key)) LIKE ?1 || '%'")?;
+            statement.query_map([digits], |row| row.get(0).map(Key))?.collect()
+        })
+    }
+
+    /// The actions of a kind that were begun last, at most so many.
+    pub fn last_begun(&self, kind: &str, count: usize) -> Result<Vec<Action>> {
+        let texts = self.query(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT action FROM action WHERE kind = ?1 ORDER BY rowid DESC LIMIT ?2")?;
+            statement
+                .query_map(params![kind, count as i64], |row| row.get::<_, String>(0))?
+                .collect::<Result<Vec<_>, _>>()
+        })?;
+        Ok(texts.iter().filter_map(|text| serde_json::from_str(text).ok()).collect())
+    }
+
+    /// The layers whose last build had this key.
+    pub fn layers_of_key(&self, key: &Key) -> Result<Vec<String>> {
+        let all = self.all_last_actions()?.into_iter();
+        let names: BTreeSet<String> = all.filter(|(_, keys)| keys.contains(key)).map(|(layer, _)| layer).collect();
+        Ok(names.into_iter().collect())
+    }
+
     /// Writes an action down before it runs.
     pub fn begin(&self, key: &Key, action: &Action) -> Result<()> {
         self.in_transaction(|transaction| insert_action(transaction, key, action))?;

@@ -61,7 +61,7 @@ pub(super) fn import(site: &Site, at: &HostPath, import: usize, assumed: TreeDig
     let found = look(site, at)?;
     let (tree, kind) = (found.digest, inputs::tree_kind(&found));
     // None where it is by now what it was before.
-    let first = changed_files(site, assumed, tree).and_then(|files| files.into_iter().next());
+    let first = changed_files(&site.stacker, assumed, tree).and_then(|files| files.first.into_iter().next());
     let file = match first {
         Some(file) if !file.path.is_empty() => at.path.join(file.path),
         _ => at.path.clone(),

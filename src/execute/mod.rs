@@ -36,15 +36,18 @@ use crate::graph::{LayerGraph, LayerIndex};
 use crate::holder::Tier;
 use crate::layer_type::Packing;
 use crate::progress::{Event, LayerStatus};
+use crate::reason::{Origin, Reason};
 use crate::worker::message::Sealed;
 
 pub use binds::hand_over;
 use committer::Committer;
 pub use look::{Looked, View};
+pub use questions::changed_files;
 pub use recording::Recording;
 pub use script::{FAILED as FAILED_DRAFT, failed_draft};
 pub use site::{BlobPlace, Learned, Lost, Site, layer_info};
 use step::StepEnd;
+pub use why::layer_files;
 
 /// What comes back to the deciding thread.
 enum Message {
@@ -82,8 +85,10 @@ pub struct LayerReport {
     pub seconds: f64,
     /// What its hits took when they were built.
     pub saved: f64,
-    /// Why its first step ran.
+    /// Why its first step ran, in a few words.
     pub reason: Option<String>,
+    /// The same as a value.
+    pub why: Option<Reason>,
     /// The last action's key.
     pub key: Option<Key>,
     /// All its layers, bottom first.
@@ -131,7 +136,12 @@ pub struct Execution<'a> {
     labels: HashMap<Key, BTreeMap<String, String>>,
     /// What results took when they were built.
     took: HashMap<Key, f64>,
-    reasons: BTreeMap<LayerIndex, String>,
+    /// Why each layer's first step ran, with what is told of it.
+    reasons: BTreeMap<LayerIndex, (String, Reason)>,
+    /// What the change of each layer that ran began with.
+    origins: BTreeMap<LayerIndex, Origin>,
+    /// What keys that run again came out as before.
+    before: HashMap<Key, Option<DiffId>>,
     /// Layers whose end was not told yet.
     untold: BTreeSet<LayerIndex>,
     retries: HashMap<LayerIndex, usize>,
@@ -173,6 +183,8 @@ impl<'a> Execution<'a> {
             labels: HashMap::new(),
             took: HashMap::new(),
             reasons: BTreeMap::new(),
+            origins: BTreeMap::new(),
+            before: HashMap::new(),
             untold: wanted.clone(),
             wanted,
             retries: HashMap::new(),
@@ -253,7 +265,11 @@ impl<'a> Execution<'a> {
             }
             Message::Stepped { run, claim, end, seconds, number } => {
                 self.busy -= 1;
-                self.note_end(number, end.as_ref().map_or("error", |(end, _)| end.name()))?;
+                let (name, differs) = match &end {
+                    Ok((end, _)) => (end.name(), self.differs(&run, end)),
+                    Err(_) => ("error", None),
+                };
+                self.note_end(number, name, differs)?;
                 let taken = self.stepped(*run, end, seconds);
                 // Others who wait for this layer find its result in the database now.
                 drop(claim);
@@ -261,7 +277,7 @@ impl<'a> Execution<'a> {
             }
             Message::Packed { chain, packing, end, number } => {
                 self.busy -= 1;
-                self.note_end(number, pack::name(&end))?;
+                self.note_end(number, pack::name(&end), None)?;
                 self.packed(chain, packing, end)
             }
             Message::Fetched(end) => {
@@ -322,7 +338,7 @@ impl<'a> Execution<'a> {
         self.database.put_note(&run.key, None)?;
         self.database.begin(&run.key, &run.action)?;
         let number = self.note_begin(run.id.layer, step, Some(run.key), Some(&why))?;
-        self.reasons.entry(run.id.layer).or_insert_with(|| reason.clone());
+        self.note_reason(&run, &reason, why)?;
         self.site.tell(Event::Started { layer, step, reason });
         let mut blobs = self.blobs(&run.parent)?;
         for (chain, _) in run.sources.values() {

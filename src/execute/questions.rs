@@ -1,17 +1,16 @@
 //! How the Decider's questions are answered: from the database at once, else by a thread that reads listings.
 
-use std::collections::BTreeMap;
-
 use crate::database::LayerInfo;
 use crate::decide::{Answer, Question, Status};
 use crate::digest::TreeDigest;
 use crate::error::{Error, Result};
 use crate::graph::{LayerIndex, NodeBase, NodeSource};
 use crate::inputs::base_place;
-use crate::listing::{Entry, Kind, Listing};
+use crate::listing::{Kind, Listing};
 use crate::pins::Pin;
+use crate::place::StackerDir;
 use crate::progress::Event;
-use crate::reason::{FileChange, compare_files, file_fact};
+use crate::reason::Files;
 
 use super::site::{Learned, Lost, Site};
 use super::{Execution, Message, lookup, outcome};
@@ -195,10 +194,7 @@ fn newest(site: &Site, chain: &crate::digest::Chain) -> Result<(Answer, Learned)
 }
 
 /// How two import trees differ, where both listings were kept.
-pub(super) fn changed_files(site: &Site, old: TreeDigest, new: TreeDigest) -> Option<Vec<FileChange>> {
-    let facts = |tree| -> Option<BTreeMap<Vec<u8>, String>> {
-        let listing = Listing::open(&site.stacker.tree_listing(&tree)).ok()?;
-        listing.entries().map(|entry| entry.ok().map(|entry: Entry| (entry.path.clone(), file_fact(&entry)))).collect()
-    };
-    Some(compare_files(&facts(old)?, &facts(new)?))
+pub fn changed_files(stacker: &StackerDir, old: TreeDigest, new: TreeDigest) -> Option<Files> {
+    let open = |tree| Listing::open(&stacker.tree_listing(&tree)).ok();
+    Files::between(&open(old)?, &open(new)?, false).ok()
 }

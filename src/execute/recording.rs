@@ -17,7 +17,7 @@ use crate::export::metadata::Totals;
 use crate::graph::{LayerIndex, Need, Node, NodeBase, NodeSource};
 use crate::progress::LayerStatus;
 use crate::provenance;
-use crate::reason::Reason;
+use crate::reason::{Differs, Reason};
 
 use super::Execution;
 
@@ -73,10 +73,16 @@ impl Recording {
     }
 
     /// A step is over.
-    pub(super) fn end(&mut self, database: &Database, number: usize, outcome: &str) -> Result<()> {
+    pub(super) fn end(
+        &mut self,
+        database: &Database,
+        number: usize,
+        outcome: &str,
+        differs: Option<String>,
+    ) -> Result<()> {
         let (Some(id), Some(step)) = (self.id, self.running.remove(&number)) else { return Ok(()) };
         let seconds = Some(self.begun.elapsed().as_secs_f64() - step.begun);
-        database.put_step(id, number, &BuiltStep { seconds, outcome: Some(outcome.to_owned()), ..step })
+        database.put_step(id, number, &BuiltStep { seconds, outcome: Some(outcome.to_owned()), differs, ..step })
     }
 
     /// The build is over. `digest` is that of its layers and keys, where they are all there; the layers themselves are
@@ -145,8 +151,10 @@ impl Execution<'_> {
     }
 
     /// Writes down how it ended.
-    pub(super) fn note_end(&mut self, number: usize, outcome: &str) -> Result<()> {
-        self.options.recording.as_mut().map_or(Ok(()), |recording| recording.end(self.database, number, outcome))
+    pub(super) fn note_end(&mut self, number: usize, outcome: &str, differs: Option<Differs>) -> Result<()> {
+        let Some(recording) = &mut self.options.recording else { return Ok(()) };
+        let differs = differs.map(|differs| serde_json::to_string(&differs).expect("it is always JSON"));
+        recording.end(self.database, number, outcome, differs)
     }
 
     /// Writes down how the build ended, whatever came of it.
@@ -246,9 +254,8 @@ fn needs(node: &Node, kinds: &[StepKind], places: &HashMap<LayerIndex, usize>) -
         _ => None,
     };
     let imports = node.imports.iter().enumerate().filter_map(|(index, import)| {
-        let NodeSource::Layer { layer, path } = &import.source else { return None };
-        let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-        let seen: Vec<String> = import.import.seen_in().iter().map(|place| format!("{place}/{name}")).collect();
+        let NodeSource::Layer { layer, .. } = &import.source else { return None };
+        let seen = import.places();
         let kind = if seen.is_empty() { StepKind::Import(index) } else { StepKind::Run };
         need(layer, Need::Import, kinds.iter().position(|it| *it == kind), seen)
     });

@@ -29,7 +29,8 @@ impl Execution<'_> {
                 status: self.layer_status(layer),
                 seconds: self.seconds.get(&layer).copied().unwrap_or_default(),
                 saved,
-                reason: self.reasons.get(&layer).cloned(),
+                reason: self.reasons.get(&layer).map(|(told, _)| told.clone()),
+                why: self.reasons.get(&layer).map(|(_, why)| why.clone()),
                 key: decided.last().map(|decided| decided.key),
                 chain: chain.clone(),
                 time: decided

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{BlobDigest, DiffId, Key};
 use crate::error::{At, Result};
+use crate::reason::Reason;
 
 /// The result of one build.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -39,6 +40,9 @@ pub struct LayerReport {
     pub seconds: f64,
     /// Why it was built, in a few words; null where it was not.
     pub reason: Option<String>,
+    /// The same as a value; null where it was not.
+    #[serde(default)]
+    pub why: Option<Reason>,
     /// The image's layers, bottom first, as far as they are known.
     pub diff_ids: Vec<DiffId>,
 }

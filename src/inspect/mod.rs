@@ -7,7 +7,7 @@
 pub mod cache;
 mod image;
 mod show;
-mod table;
+pub(crate) mod table;
 
 use std::path::Path;
 

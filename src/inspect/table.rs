@@ -5,11 +5,11 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 /// What stands in for a value that is not there.
-pub(super) const NOTHING_THERE: &str = "-";
+pub(crate) const NOTHING_THERE: &str = "-";
 
 /// Lines with the columns below each other; those named in `right` are aligned to the right. Lines are never wrapped:
 /// who reads them with other programs finds one row on each.
-pub(super) fn columns(header: Option<&[&str]>, rows: impl IntoIterator<Item = Vec<String>>, right: &[usize]) -> String {
+pub(crate) fn columns(header: Option<&[&str]>, rows: impl IntoIterator<Item = Vec<String>>, right: &[usize]) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     if let Some(header) = header {
@@ -32,7 +32,7 @@ pub(super) fn columns(header: Option<&[&str]>, rows: impl IntoIterator<Item = Ve
 
 /// Lines of names and values; a name with several values stands once, a name without a value not at all.
 #[derive(Debug, Default)]
-pub(super) struct Facts(Vec<Vec<String>>);
+pub(crate) struct Facts(Vec<Vec<String>>);
 
 impl Facts {
     /// Adds a name with its values, each on a line of its own.
@@ -51,17 +51,17 @@ impl Facts {
 }
 
 /// `1.5 MiB`.
-pub(super) fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     ByteSize::b(count).display().iec().to_string()
 }
 
 /// A moment, in UTC as RFC 3339: the same words wherever it is read.
-pub(super) fn moment(seconds: i64) -> String {
+pub(crate) fn moment(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_| format!("{seconds} s since 1970"), |time| time.to_string())
 }
 
 /// Control characters as `\n`, `\u{1b}`: a label must not move the cursor of who looks at it.
-pub(super) fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut plain, char| {
         match char.is_control() {
             true => plain.extend(char.escape_debug()),

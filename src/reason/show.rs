@@ -2,23 +2,28 @@
 
 use std::fmt;
 
-use super::{Change, FileChange, FileHow, Reason};
+use bytesize::ByteSize;
+
+use super::{Change, Differs, FileChange, FileHow, Files, How, Images, Origin, Reason};
+use crate::database::Cause;
+use crate::text::span;
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Reason::NeverBuilt => f.write_str("never built"),
             Reason::Forced => f.write_str("forced"),
-            Reason::Evicted => f.write_str("evicted: its data is gone"),
-            Reason::NotKept(why) => write!(f, "not kept the last time: {why}"),
+            Reason::Evicted { evicted: _, cause } => write!(f, "{cause}"),
+            Reason::DataMissing => f.write_str("its data is missing"),
+            Reason::NotKept { why } => write!(f, "not kept the last time: {why}"),
             Reason::NoResult => f.write_str("no result of the last try"),
-            Reason::Changed(changes) => match changes.split_first() {
+            Reason::Changed { earlier: _, changes } => match changes.split_first() {
                 None => f.write_str("changed"),
                 Some((first, rest)) => {
                     write!(f, "{first}")?;
                     // What only follows from a changed base is not told apart.
-                    let more =
-                        rest.iter().filter(|change| **change != Change::Time && **change != Change::Base).count();
+                    let follows = |change: &&Change| matches!(change, Change::Time { .. } | Change::Base { .. });
+                    let more = rest.iter().filter(|change| !follows(change)).count();
                     if more > 0 { write!(f, ", {more} more") } else { Ok(()) }
                 }
             },
@@ -26,49 +31,116 @@ impl fmt::Display for Reason {
     }
 }
 
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Cause::OlderThan { seconds } => write!(f, "evicted: not used for {}", span(*seconds)),
+            Cause::MaxSize { bytes } => {
+                write!(f, "evicted: the cache was to be no larger than {}", ByteSize::b(*bytes).display().iec())
+            }
+            Cause::KeepLast { count: 1 } => f.write_str("evicted: only the last result of the layer was kept"),
+            Cause::KeepLast { count } => write!(f, "evicted: only the last {count} results of the layer were kept"),
+            Cause::Damaged => f.write_str("its data was damaged"),
+            Cause::Missing => f.write_str("its data is missing"),
+        }
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Change::Import { place, files } => match files.split_first() {
-                None if place.is_empty() => f.write_str("import changed"),
-                None => write!(f, "{place} changed"),
-                Some((first, rest)) => {
-                    let name = place.rsplit('/').next().unwrap_or(place);
-                    let path = match (name, first.path.as_str()) {
-                        (name, "") => name.to_owned(),
-                        ("", path) => path.to_owned(),
-                        (name, path) => format!("{name}/{path}"),
-                    };
-                    match (path.as_str(), first.how) {
-                        ("", _) => f.write_str("import changed")?,
-                        (path, FileHow::Added) => write!(f, "{path} added")?,
-                        (path, FileHow::Removed) => write!(f, "{path} removed")?,
-                        (path, FileHow::Changed) => write!(f, "{path} changed")?,
-                    }
-                    f.write_str(&more(rest.len()))
-                }
-            },
+            Change::Import { place, files, origin } => write!(f, "{}{}", Imported { place, files }, Behind(origin)),
             Change::Bind { place, files } => {
                 write!(f, "bind {place}: ")?;
-                match files.split_first() {
+                match files.as_ref().and_then(|files| Some((files.first.first()?, files.count))) {
                     None => f.write_str("its content changed"),
-                    Some((first, rest)) => write!(f, "{first}{}", more(rest.len())),
+                    Some((first, count)) => write!(f, "{first}{}", more(count - 1)),
                 }
             }
-            Change::Node(place) => write!(f, "bind: socket or device {place} changed"),
-            Change::Binds => f.write_str("list of binds changed"),
-            Change::Imports => f.write_str("list of imports changed"),
-            Change::Tar => f.write_str("tar base changed"),
-            Change::Script => f.write_str("script changed"),
-            Change::Variable(name) => write!(f, "variable {name} changed"),
-            Change::Attributes(place) if place.is_empty() => f.write_str("place, mode or owner of the import changed"),
-            Change::Attributes(place) => write!(f, "mode or owner of {place} changed"),
-            Change::Network => f.write_str("network changed"),
-            Change::Platform => f.write_str("platform changed"),
-            Change::Ids => f.write_str("ids of the sandbox changed"),
-            Change::Base => f.write_str("base changed"),
-            Change::Time => f.write_str("layer time changed"),
-            Change::Kind => f.write_str("steps of the layer changed"),
+            Change::Node { place, how } => write!(f, "bind: socket or device {place} {how}"),
+            Change::BindList { place, how } => write!(f, "bind {place} {how}"),
+            Change::ImportList { place, how } => write!(f, "import {place} {how}"),
+            Change::Order => f.write_str("order of imports or binds changed"),
+            Change::Tar { origin, .. } => write!(f, "tar base changed{}", Behind(origin)),
+            Change::Script { line, .. } => write!(f, "script changed: line {line}"),
+            Change::Variable { name, old: None, .. } => write!(f, "variable {name} added"),
+            Change::Variable { name, new: None, .. } => write!(f, "variable {name} removed"),
+            Change::Variable { name, .. } => write!(f, "variable {name} changed"),
+            Change::Attributes { place, .. } if place.is_empty() => {
+                f.write_str("place, mode or owner of the import changed")
+            }
+            Change::Attributes { place, .. } => write!(f, "mode or owner of {place} changed"),
+            Change::Network { .. } => f.write_str("network changed"),
+            Change::Platform { .. } => f.write_str("platform changed"),
+            Change::Ids { .. } => f.write_str("ids of the sandbox changed"),
+            Change::Base { image, origin, .. } => match (origin, image) {
+                (None, Some(image)) => write!(f, "base changed: {image}"),
+                _ => write!(f, "base changed{}", Behind(origin)),
+            },
+            Change::Time { .. } => f.write_str("layer time changed"),
+            Change::Kind { .. } => f.write_str("steps of the layer changed"),
+        }
+    }
+}
+
+/// An import whose content changed.
+struct Imported<'a> {
+    place: &'a str,
+    files: &'a Option<Files>,
+}
+
+impl fmt::Display for Imported<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Imported { place, files } = self;
+        let first = files.as_ref().and_then(|files| Some((files.first.first()?, files.count)));
+        let Some((first, count)) = first else {
+            return write!(f, "{place} changed");
+        };
+        let within = |path: &str| match (place.rsplit('/').next().unwrap_or(place), path) {
+            ("", "") => "import".to_owned(),
+            (name, "") => name.to_owned(),
+            ("", path) => path.to_owned(),
+            (name, path) => format!("{name}/{path}"),
+        };
+        let from = first.from.as_deref().map(&within);
+        write!(f, "{}{}", FileChange { path: within(&first.path), how: first.how, from }, more(count - 1))
+    }
+}
+
+/// What began it all, after what came of it.
+struct Behind<'a>(&'a Option<Origin>);
+
+impl fmt::Display for Behind<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |origin| write!(f, ": {origin}"))
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}: {}", self.layer, self.why)
+    }
+}
+
+impl fmt::Display for Images {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let name = |image: &Option<String>| {
+            let image = image.as_deref().unwrap_or("another base");
+            image.rsplit_once('@').map_or(image, |(name, _)| name).to_owned()
+        };
+        match (name(&self.old), name(&self.new)) {
+            (old, new) if old == new => write!(f, "{new} is another image"),
+            (old, new) => write!(f, "{old} to {new}"),
+        }
+    }
+}
+
+impl fmt::Display for Differs {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("came out different")?;
+        match self.files.as_ref().and_then(|files| Some((files.first.first()?, files.count))) {
+            None => Ok(()),
+            Some((first, count)) => write!(f, ": {first}{}", more(count - 1)),
         }
     }
 }
@@ -82,13 +154,42 @@ fn more(count: usize) -> String {
     }
 }
 
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            How::Added => "added",
+            How::Removed => "removed",
+            How::Changed => "changed",
+        })
+    }
+}
+
 impl fmt::Display for FileChange {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let path = if self.path.is_empty() { "it" } else { &self.path };
-        match self.how {
-            FileHow::Added => write!(f, "{path} added"),
-            FileHow::Removed => write!(f, "{path} removed"),
-            FileHow::Changed => write!(f, "{path} changed"),
+        let FileChange { path, how, from } = self;
+        let path = if path.is_empty() { "it" } else { path };
+        match (how, from) {
+            (FileHow::Moved, Some(from)) => write!(f, "{path} moved from {from}"),
+            _ => write!(f, "{path} {how}"),
         }
+    }
+}
+
+impl fmt::Display for FileHow {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            FileHow::Added => "added",
+            FileHow::Removed => "removed",
+            FileHow::Moved => "moved",
+            FileHow::Type => "is of another type",
+            FileHow::Content => "changed",
+            FileHow::Executable => "is executable now",
+            FileHow::NotExecutable => "is executable no longer",
+            FileHow::Mode => "has another mode",
+            FileHow::LinkTarget => "leads elsewhere",
+            FileHow::Owner => "has another owner",
+            FileHow::Attributes => "has other attributes",
+            FileHow::Time => "has another time",
+        })
     }
 }
