@@ -22,6 +22,7 @@ pub mod export;
 pub mod gc;
 pub mod grab;
 pub mod graph;
+pub mod history;
 pub mod holder;
 pub mod http;
 pub mod images;

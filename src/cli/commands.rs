@@ -70,6 +70,9 @@ pub fn run(cli: Cli) -> Result<i32> {
             let text = crate::inspect::inspect(&directories.oci, arguments.tag.as_deref(), arguments.json)?;
             print(&text)
         }
+        Command::Why(arguments) => print(&super::history::why(&directories, arguments)?),
+        Command::History(arguments) => print(&super::history::history(&directories, &arguments)?),
+        Command::Log(arguments) => print(&String::from_utf8_lossy(&super::history::log(&directories, arguments)?)),
         Command::Gc(arguments) => print(&super::cache::collect(&directories, insisted, &arguments)?),
         Command::Cache(arguments) => {
             let (text, code) = super::cache::cache(&directories, insisted, arguments)?;

@@ -6,6 +6,7 @@ mod commands;
 pub mod config;
 mod convert;
 mod describe;
+mod history;
 pub mod options;
 mod publish;
 
@@ -142,6 +143,12 @@ pub enum Command {
     Publish(Box<Publish>),
     /// Show the images of the OCI layout
     Inspect(Inspect),
+    /// Tell why a layer was built
+    Why(history::Why),
+    /// List the builds that were, or show one of them
+    History(history::History),
+    /// Print what the script of a layer printed
+    Log(history::Log),
     /// Look into the cache
     #[command(subcommand)]
     Cache(Cache),

@@ -113,7 +113,8 @@ fn moved<'a>(
     old: &BTreeMap<Vec<u8>, Entry>,
     new: &BTreeMap<Vec<u8>, Entry>,
 ) -> HashMap<&'a Vec<u8>, &'a Vec<u8>> {
-    let mut places: HashMap<ContentDigest, (Vec<&Vec<u8>>, Vec<&Vec<u8>>)> = HashMap::new();
+    // Where it was, and where it is.
+    let mut places: HashMap<ContentDigest, [Vec<&Vec<u8>>; 2]> = HashMap::new();
     for (path, how) in changes {
         let (side, entry) = match how {
             FileHow::Removed => (0, old.get(*path)),
@@ -121,11 +122,10 @@ fn moved<'a>(
             _ => continue,
         };
         if let Some(Entry { kind: Kind::File { size: 1.., content }, .. }) = entry {
-            let sides = places.entry(*content).or_default();
-            if side == 0 { sides.0.push(path) } else { sides.1.push(path) }
+            places.entry(*content).or_default()[side].push(path);
         }
     }
-    places.into_values().filter_map(|sides| Some((single(&sides.1)?, single(&sides.0)?))).collect()
+    places.into_values().filter_map(|[from, to]| Some((single(&to)?, single(&from)?))).collect()
 }
 
 fn single<'a>(paths: &[&'a Vec<u8>]) -> Option<&'a Vec<u8>> {

@@ -21,8 +21,10 @@ impl fmt::Display for Reason {
                 None => f.write_str("changed"),
                 Some((first, rest)) => {
                     write!(f, "{first}")?;
-                    // What only follows from a changed base is not told apart.
-                    let follows = |change: &&Change| matches!(change, Change::Time { .. } | Change::Base { .. });
+                    // What only follows from another layer is not told apart.
+                    let follows = |change: &&Change| {
+                        matches!(change, Change::Time { .. } | Change::Base { .. }) || change.origin().is_some()
+                    };
                     let more = rest.iter().filter(|change| !follows(change)).count();
                     if more > 0 { write!(f, ", {more} more") } else { Ok(()) }
                 }

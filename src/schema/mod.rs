@@ -12,6 +12,9 @@ use schemars::JsonSchema;
 pub fn outputs() -> Vec<(&'static str, String)> {
     vec![
         ("metadata", of::<crate::export::metadata::Metadata>()),
+        ("why", of::<crate::history::Explanation>()),
+        ("history", of::<crate::history::Builds>()),
+        ("history-show", of::<crate::history::WholeBuild>()),
         ("cache-ls", of::<Vec<crate::inspect::cache::Listed>>()),
         ("cache-show", of::<Vec<crate::inspect::cache::Shown>>()),
         ("cache-verify", of::<crate::verify::Report>()),
