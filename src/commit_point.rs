@@ -73,6 +73,8 @@ pub enum CommitPoint {
     HostImportCopied,
     /// A staged import has its name.
     ImportNamed,
+    /// It is written down that a result's data is lost.
+    LossNoted,
     /// A layer's listing has its name.
     ListingNamed,
     /// The record of a result lies in `fresh/`.
@@ -117,11 +119,11 @@ pub enum CommitPoint {
     // The main process: gc.
     /// Data of a result is out of reach.
     ResultSetAside,
-    /// A blob or a listing that only that result needed is gone.
+    /// A blob that only that result needed is gone.
     ResultFileRemoved,
-    /// The rows of a result's layer are gone.
-    LayerForgotten,
-    /// The row of a result is gone; its record is not.
+    /// The rows of a result's blobs are gone.
+    BlobsForgotten,
+    /// The row of a result is gone, and it is written down why; its record is there.
     ResultForgotten,
     /// What nothing refers to is out of reach.
     LeftoversSetAside,

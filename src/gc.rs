@@ -4,6 +4,7 @@
 //! relies on it (see [`crate::pins`]), and removed afterwards; data goes before its row, which is never wrong, since data
 //! that is missing is made again or counts as evicted. So it can be killed at any moment, and it works on a full disk.
 
+mod history;
 pub(crate) mod leftovers;
 mod remote;
 
@@ -13,7 +14,7 @@ use bytesize::ByteSize;
 
 use crate::cli::options::Directories;
 use crate::commit_point::CommitPoint;
-use crate::database::{CacheRow, Database, Orphaned, must_exist, open_existing};
+use crate::database::{CacheRow, Cause, Database, Orphaned, must_exist, open_existing};
 use crate::error::{Error, Result};
 use crate::holder::Holder;
 use crate::pins::{Closed, Live, Pin};
@@ -50,17 +51,19 @@ pub fn gc(directories: &Directories, holder: &Holder, request: &Request) -> Resu
         Some(age) => now().saturating_sub(age as i64),
         None => i64::MIN,
     };
+    let cause = Cause::OlderThan { seconds: request.older_than.unwrap_or_default() };
     for row in database.list()?.into_iter().rev().filter(|row| row.last_used < before) {
-        gc.result(&database, &row, before)?;
+        gc.result(&database, &row, before, &cause)?;
     }
     gc.leftovers(&database, before)?;
+    gc.bound_history(&database, history::BOUND)?;
     gc.empty_trash()?;
     Ok(gc.summary())
 }
 
 impl Gc<'_> {
     /// Removes one result, unless somebody uses it.
-    fn result(&mut self, database: &Database, row: &CacheRow, before: i64) -> Result<()> {
+    fn result(&mut self, database: &Database, row: &CacheRow, before: i64, cause: &Cause) -> Result<()> {
         let stacker = &self.directories.stacker;
         let closed = Closed::wait(stacker)?;
         let live = Live::read(stacker, &closed)?;
@@ -86,12 +89,7 @@ impl Gc<'_> {
             crate::record::remove(&stacker.blob(blob))?;
             CommitPoint::ResultFileRemoved.reached();
         }
-        if let Some(diff_id) = &orphaned.diff_id {
-            crate::record::remove(&stacker.listing(diff_id))?;
-            CommitPoint::ResultFileRemoved.reached();
-        }
-        crate::record::remove(&stacker.log(&row.key))?;
-        database.evict(&row.key, &orphaned)
+        database.evict(&row.key, &orphaned, cause)
     }
 
     /// A job of a worker, which owns what is in the roots directory.
@@ -115,8 +113,7 @@ impl Gc<'_> {
 }
 
 fn size_of(stacker: &StackerDir, orphaned: &Orphaned) -> u64 {
-    let blobs = orphaned.blobs.iter().map(|blob| stacker.blob(blob));
-    let files = blobs.chain(orphaned.diff_id.iter().map(|diff_id| stacker.listing(diff_id)));
+    let files = orphaned.blobs.iter().map(|blob| stacker.blob(blob));
     files.filter_map(|path| path.metadata().ok()).map(|found| found.len()).sum()
 }
 

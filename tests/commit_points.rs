@@ -47,6 +47,8 @@ enum Occasion {
     NewDatabase,
     /// One that finds nothing in the roots directory.
     NewRoots,
+    /// One that finds neither that nor compressed layers.
+    NoData,
     /// One that finds no layout.
     NewLayout,
     /// One on a machine that has started again, and knows of nothing that it is on disk.
@@ -67,10 +69,11 @@ impl Occasion {
             BootWritten | StoreWritten | RootsMade | StoreNoted | LayerNoted | Unpacked | SubvolumeMade => {
                 Occasion::NewRoots
             }
+            LossNoted => Occasion::NoData,
             LayoutMade => Occasion::NewLayout,
             FailedDraftKept => Occasion::Failing,
             RecordRemoved => Occasion::Anew,
-            ResultSetAside | ResultFileRemoved | LayerForgotten | ResultForgotten | LeftoversSetAside
+            ResultSetAside | ResultFileRemoved | BlobsForgotten | ResultForgotten | LeftoversSetAside
             | LeftoverRemoved => Occasion::Gc,
             TreeMerged | TreeNamed if !btrfs => Occasion::Deep,
             _ => Occasion::Edit,
@@ -100,6 +103,11 @@ impl Occasion {
                 }
             }
             Occasion::NewRoots => space.forget_roots(),
+            Occasion::NoData => {
+                space.forget_roots();
+                let blobs = store.join("blobs/sha256");
+                fs::read_dir(&blobs).unwrap().for_each(|blob| fs::remove_file(blob.unwrap().path()).unwrap());
+            }
             Occasion::NewLayout => fs::remove_dir_all(space.path("oci")).unwrap(),
             Occasion::OtherBoot => {
                 sql(space, "UPDATE boot SET id = 'another'");

@@ -161,8 +161,10 @@ fn a_forgotten_result_does_not_come_back() {
     dir.commit(&database);
     finish(&database, 1, &result(1, 1));
     for key in [fresh, durable] {
-        database.forget(&key).expect("forget");
-        database.forget(&key).expect("forgetting twice");
+        database.forget(&key, &Cause::Damaged).expect("forget");
+        database.forget(&key, &Cause::Missing).expect("forgetting twice");
+        let evicted = database.evicted(&key).expect("a query").expect("it went");
+        assert_eq!((evicted.cause, evicted.created), (Cause::Damaged, 1), "of the time when it went");
         assert_eq!(database.result(&key).expect("a query"), None);
         assert!(database.action(&key).expect("a query").is_some(), "the action explains the miss");
     }

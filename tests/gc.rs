@@ -29,6 +29,13 @@ fn age(space: &Space, days: i64) {
     }
 }
 
+/// By which rule each result went that is no more.
+fn evicted(space: &Space) -> Vec<String> {
+    let connection = rusqlite::Connection::open(space.stacker_dir().join("stacker.db")).unwrap();
+    let mut statement = connection.prepare("SELECT cause FROM evicted").unwrap();
+    statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
 /// How many entries there are in directories of the store.
 fn count(space: &Space, names: &[&str]) -> usize {
     let directory = |name: &str| match name {
@@ -54,6 +61,7 @@ fn what_was_not_used_for_long_goes_and_the_rest_stays() {
         assert!(told.contains("run of app, last used 20 days ago") && told.contains("would remove"), "{told}");
         assert_eq!(count(space, &DATA), all, "--dry-run removes nothing");
 
+        let listings = count(space, &["listings"]);
         let told = space.stacker(&["cache", "gc", "--older-than", "10d"]).ends_with(0).stdout;
         for gone in ["run of app", "run of lib", "import of lib"] {
             assert!(told.contains(gone), "{gone}: {told}");
@@ -62,6 +70,9 @@ fn what_was_not_used_for_long_goes_and_the_rest_stays() {
         assert!(count(space, &DATA) < all);
         assert_eq!(count(space, &["blobs"]), 2, "of base and tool");
         assert_eq!(count(space, &["records", "trash", "drafts"]), 2);
+        // What explains later builds stays.
+        assert_eq!(count(space, &["listings"]), listings);
+        assert_eq!(evicted(space), vec![r#"{"older-than":{"seconds":864000}}"#; 3], "of lib two, of app one");
         let ls = space.stacker(&["cache", "ls"]).ends_with(0).stdout;
         assert!(ls.contains("tool") && !ls.contains("app"), "{ls}");
 

@@ -1,10 +1,13 @@
 //! What is kept of results whose data is gone.
 
-use rusqlite::{OptionalExtension, params};
+use std::collections::HashMap;
+
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Database;
+use super::{Database, now};
+use crate::commit_point::CommitPoint;
 use crate::digest::{DiffId, Key};
 use crate::error::Result;
 
@@ -51,47 +54,82 @@ pub enum Cause {
 }
 
 impl Database {
-    /// Writes down that the result of a key went. Its row in `result` is dropped elsewhere.
+    /// Writes down that the result of a key went. Its row in `result` is dropped by [`Database::forget`].
     pub fn put_evicted(&self, key: &Key, evicted: &Evicted) -> Result<()> {
-        let cause = serde_json::to_string(&evicted.cause).expect("a cause is always JSON");
-        self.in_transaction(|transaction| {
-            transaction
-                .prepare_cached(
-                    "INSERT OR REPLACE INTO evicted (key, evicted, cause, diff_id, seconds, created, last_used)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                )?
-                .execute(params![
-                    key.0,
-                    evicted.evicted,
-                    cause,
-                    evicted.diff_id.map(|diff_id| diff_id.0),
-                    evicted.seconds,
-                    evicted.created,
-                    evicted.last_used
-                ])
-                .map(drop)
-        })
+        self.in_transaction(|transaction| insert(transaction, key, evicted))
+    }
+
+    /// Writes down that the data of a result is lost, unless that is known since it was made. The result stays: what
+    /// follows from it holds, and only who needs the data runs its action again.
+    pub fn note_lost(&self, key: &Key, cause: &Cause) -> Result<()> {
+        let is_new = |evicted: &Evicted, known: &Option<Evicted>| {
+            known.as_ref().is_none_or(|known| known.evicted < evicted.created)
+        };
+        let known = self.evicted(key)?;
+        self.in_transaction(|transaction| match from_result(transaction, key, cause)? {
+            Some(evicted) if is_new(&evicted, &known) => insert(transaction, key, &evicted),
+            _ => Ok(()),
+        })?;
+        CommitPoint::LossNoted.reached();
+        Ok(())
     }
 
     /// The last time that the result of a key went.
     pub fn evicted(&self, key: &Key) -> Result<Option<Evicted>> {
         self.query(|connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT evicted, cause, diff_id, seconds, created, last_used FROM evicted WHERE key = ?1",
-            )?;
-            let found = statement.query_row([key.0], |row| {
-                let cause: String = row.get(1)?;
-                Ok(Evicted {
-                    evicted: row.get(0)?,
-                    // Of a cause that only a newer stacker knows, what is certain is this.
-                    cause: serde_json::from_str(&cause).unwrap_or(Cause::Missing),
-                    diff_id: row.get::<_, Option<_>>(2)?.map(DiffId),
-                    seconds: row.get(3)?,
-                    created: row.get(4)?,
-                    last_used: row.get(5)?,
-                })
-            });
-            found.optional()
+            let mut statement = connection.prepare_cached(&format!("{EVICTED} WHERE key = ?1"))?;
+            statement.query_row([key.0], |row| evicted_of(row)).optional()
         })
     }
+
+    /// All that went, also where the action has run again.
+    pub fn all_evicted(&self) -> Result<HashMap<Key, Evicted>> {
+        self.query(|connection| {
+            let mut statement = connection.prepare_cached(EVICTED)?;
+            statement.query_map([], |row| Ok((Key(row.get(6)?), evicted_of(row)?)))?.collect()
+        })
+    }
+}
+
+const EVICTED: &str = "SELECT evicted, cause, diff_id, seconds, created, last_used, key FROM evicted";
+
+fn evicted_of(row: &Row) -> rusqlite::Result<Evicted> {
+    let cause: String = row.get(1)?;
+    Ok(Evicted {
+        evicted: row.get(0)?,
+        // Of a cause that only a newer stacker knows, what is certain is this.
+        cause: serde_json::from_str(&cause).unwrap_or(Cause::Missing),
+        diff_id: row.get::<_, Option<_>>(2)?.map(DiffId),
+        seconds: row.get(3)?,
+        created: row.get(4)?,
+        last_used: row.get(5)?,
+    })
+}
+
+/// What is to be kept of a result that is there.
+pub(super) fn from_result(transaction: &Transaction, key: &Key, cause: &Cause) -> rusqlite::Result<Option<Evicted>> {
+    let mut statement =
+        transaction.prepare_cached("SELECT diff_id, seconds, created, last_used FROM result WHERE key = ?1")?;
+    let read = |row: &Row| {
+        Ok(Evicted {
+            evicted: now(),
+            cause: cause.clone(),
+            diff_id: row.get::<_, Option<_>>(0)?.map(DiffId),
+            seconds: row.get(1)?,
+            created: row.get(2)?,
+            last_used: row.get(3)?,
+        })
+    };
+    statement.query_row([key.0], read).optional()
+}
+
+pub(super) fn insert(transaction: &Transaction, key: &Key, evicted: &Evicted) -> rusqlite::Result<()> {
+    let cause = serde_json::to_string(&evicted.cause).expect("a cause is always JSON");
+    let mut statement = transaction.prepare_cached(
+        "INSERT OR REPLACE INTO evicted (key, evicted, cause, diff_id, seconds, created, last_used)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?;
+    let diff_id = evicted.diff_id.map(|diff_id| diff_id.0);
+    let Evicted { evicted: when, seconds, created, last_used, .. } = evicted;
+    statement.execute(params![key.0, when, cause, diff_id, seconds, created, last_used]).map(drop)
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::Database;
+use super::{Cause, Database};
 use crate::commit_point::CommitPoint;
 use crate::digest::{BlobDigest, Chain, ChainId, DiffId, Key};
 use crate::error::Result;
@@ -14,7 +14,7 @@ use crate::error::Result;
 pub struct Orphaned {
     /// The stack that it is on top of: its delta and tree.
     pub chain: Option<ChainId>,
-    /// Its listing.
+    /// Its layer, which no other result has.
     pub diff_id: Option<DiffId>,
     /// Its blobs.
     pub blobs: Vec<BlobDigest>,
@@ -51,16 +51,40 @@ impl Database {
         }))
     }
 
-    /// Drops the result of a key with the rows of what it leaves over. Its action stays, to explain the miss.
-    pub fn evict(&self, key: &Key, orphaned: &Orphaned) -> Result<()> {
+    /// Drops the result of a key with the rows of its blobs, and writes down when and why. Its action stays, and so do
+    /// the facts of its layer, as long as its listing does.
+    pub fn evict(&self, key: &Key, orphaned: &Orphaned, cause: &Cause) -> Result<()> {
         if let Some(diff_id) = &orphaned.diff_id {
             self.in_transaction(|transaction| {
-                transaction.execute("DELETE FROM blob WHERE diff_id = ?1", [diff_id.0])?;
-                transaction.execute("DELETE FROM layer WHERE diff_id = ?1", [diff_id.0]).map(drop)
+                transaction.execute("DELETE FROM blob WHERE diff_id = ?1", [diff_id.0]).map(drop)
             })?;
-            CommitPoint::LayerForgotten.reached();
+            CommitPoint::BlobsForgotten.reached();
         }
-        self.forget(key)
+        self.forget(key, cause)
+    }
+
+    /// Layers that no result has any more, and whose listings are kept all the same: those of evicted results, and of
+    /// results of builds that are remembered.
+    pub fn remembered_layers(&self) -> Result<HashSet<DiffId>> {
+        let mut layers = self.query(|connection| {
+            let mut statement = connection.prepare_cached("SELECT diff_id FROM evicted WHERE diff_id IS NOT NULL")?;
+            statement.query_map([], |row| Ok(DiffId(row.get(0)?)))?.collect::<rusqlite::Result<HashSet<_>>>()
+        })?;
+        let built: Vec<Vec<u8>> = self.query(|connection| {
+            let mut statement = connection.prepare_cached("SELECT DISTINCT diff_ids FROM build_layer")?;
+            statement.query_map([], |row| row.get(0))?.collect()
+        })?;
+        layers.extend(built.iter().flat_map(|ids| ids.as_chunks::<32>().0).map(|id| DiffId(*id)));
+        Ok(layers)
+    }
+
+    /// Drops the facts of a layer whose listing has gone, unless a result has it.
+    pub fn forget_layer(&self, diff_id: &DiffId) -> Result<()> {
+        self.in_transaction(|transaction| {
+            let unless_used =
+                "DELETE FROM layer WHERE diff_id = ?1 AND NOT EXISTS (SELECT 1 FROM result WHERE diff_id = ?1)";
+            transaction.execute(unless_used, [diff_id.0]).map(drop)
+        })
     }
 
     /// The images that were built upon, and when last.

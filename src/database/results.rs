@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
-use super::{Database, next_unsynced, now};
+use super::{Cause, Database, evicted, next_unsynced, now};
 use crate::action::Action;
 use crate::commit_point::CommitPoint;
 use crate::digest::{ContentDigest, DiffId, Key};
@@ -148,10 +148,13 @@ impl Database {
         }
     }
 
-    /// Drops the result of a key. Its action stays, to explain the miss.
-    pub fn forget(&self, key: &Key) -> Result<()> {
+    /// Drops the result of a key, and writes down when and why. Its action stays, to explain the miss.
+    pub fn forget(&self, key: &Key, cause: &Cause) -> Result<()> {
         let name = self.in_transaction(|transaction| {
             let name = record_name(transaction, key)?;
+            if let Some(evicted) = evicted::from_result(transaction, key, cause)? {
+                evicted::insert(transaction, key, &evicted)?;
+            }
             transaction.execute("DELETE FROM result WHERE key = ?1", [key.0])?;
             Ok(name)
         })?;

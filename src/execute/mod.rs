@@ -27,7 +27,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 
 use crate::claim::{Attempt, Claim, Claims};
-use crate::database::{ActionResult, Database, Unsynced};
+use crate::database::{ActionResult, Cause, Database, Unsynced};
 use crate::decide::{Answer, Decider, Outcome, Question, Run, Status, StepKind, Why};
 use crate::diag::Texts;
 use crate::digest::{BlobDigest, Chain, DiffId, Key};
@@ -335,6 +335,9 @@ impl<'a> Execution<'a> {
             StepKind::Run => "run",
             StepKind::Labels => "labels",
         };
+        if run.why == Why::Evicted {
+            self.database.note_lost(&run.key, &Cause::Missing)?;
+        }
         self.database.put_note(&run.key, None)?;
         self.database.begin(&run.key, &run.action)?;
         let number = self.note_begin(run.id.layer, step, Some(run.key), Some(&why))?;

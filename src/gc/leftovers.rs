@@ -63,12 +63,12 @@ impl Gc<'_> {
             CommitPoint::LeftoversSetAside.reached();
         }
         // Files of our own.
-        let listings: HashSet<String> = layers.iter().map(layer_listing).collect();
+        let kept = database.remembered_layers()?;
+        let listings: HashSet<String> = layers.iter().chain(&kept).map(layer_listing).collect();
         let blobs: HashSet<String> = database.known_blobs()?.iter().map(|blob| blob.hex()).collect();
         self.files(stacker.0.join("listings"), made_before, |name| {
             listings.contains(name) || name.starts_with("tree-")
         })?;
-        self.files(stacker.0.join("listings"), used_before.min(made_before), |name| !name.starts_with("tree-"))?;
         self.files(stacker.0.join("blobs/sha256"), made_before, |name| blobs.contains(name))?;
         self.files(stacker.0.join("downloads"), used_before.min(made_before), |_| false)?;
         self.remote(&live, used_before.min(made_before))?;

@@ -2,15 +2,17 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
 use super::Verify;
 use super::files::{self, whole_listing, wrong_file};
 use super::known::{Known, Layer};
+use crate::database::Cause;
 use crate::digest::{ChainId, DiffId};
 use crate::error::{At, Error, Result};
+use crate::pins::Pin;
 use crate::place;
 use crate::record::{LayerInfo, names};
 use crate::worker::message::{Answer, Checked, Job, Sealed};
@@ -166,11 +168,27 @@ impl Verify<'_> {
         if layer.ours && !delta {
             let (why, done) = match blobs.any(|blob| self.directories.stacker.blob(&blob).exists()) {
                 true => ("its delta is missing", "made again from its blob when it is needed"),
-                false => ("neither its delta nor its blob is there", "its step runs again when it is needed"),
+                false => {
+                    self.lost(diff_id, layer)?;
+                    ("neither its delta nor its blob is there", "its step runs again when it is needed")
+                }
             };
             self.note(format!("layer of {}", layer.of), listing, why, done);
         }
         Ok(())
+    }
+
+    /// Writes down that nothing is left of a layer: it was damaged, if any of it was, else it is missing.
+    fn lost(&self, diff_id: &DiffId, layer: &Layer) -> Result<()> {
+        let (stacker, roots) = (&self.directories.stacker, &self.directories.roots);
+        let blobs = self.database.blobs(diff_id)?;
+        let mut paths: Vec<PathBuf> = blobs.iter().map(|blob| stacker.blob(blob)).collect();
+        paths.extend(layer.stacks.iter().map(|stack| roots.delta(stack)));
+        paths.push(stacker.listing(diff_id));
+        let damaged = self.report.damaged.iter().any(|found| paths.contains(&found.path));
+        let cause = if damaged { Cause::Damaged } else { Cause::Missing };
+        let keys = layer.pins.iter().filter_map(|pin| if let Pin::Result(key) = pin { Some(key) } else { None });
+        keys.into_iter().try_for_each(|key| self.database.note_lost(key, &cause))
     }
 
     /// Puts a listing that is proven right in the place of what is there, at no moment of which there is none.

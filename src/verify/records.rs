@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::Verify;
 use super::files::{first_there, wrong_file};
 use crate::claim::{Attempt, Claims};
+use crate::database::Cause;
 use crate::digest::Key;
 use crate::error::Result;
 use crate::record::{ActionResult, Record, names};
@@ -90,7 +91,7 @@ impl Verify<'_> {
                 done += "written anew";
             }
             None => {
-                self.database.forget(key)?;
+                self.database.forget(key, &Cause::Damaged)?;
                 done += "evicted, since the database does not know it either: its step runs again";
             }
         }
