@@ -28,9 +28,11 @@ use crate::store;
 use crate::tell;
 use crate::worker::message::Compression;
 
+mod look;
 mod order;
 mod report;
 
+pub use look::Look;
 pub use order::order;
 
 /// What `stacker build` was asked for.

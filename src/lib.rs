@@ -3,6 +3,7 @@
 //! The modules in the order of a build; ARCHITECTURE.md tells the story.
 
 pub mod action;
+pub mod archive;
 pub mod binfmt;
 pub mod build;
 pub mod check;

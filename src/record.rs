@@ -79,11 +79,23 @@ impl Record {
 
     /// Writes it to `fresh/` and gives back its name. Writing the same record again changes nothing.
     pub fn write_fresh(&self, dir: &StackerDir) -> Result<String> {
-        let mut bytes = serde_json::to_vec(self).map_err(std::io::Error::from).at("encode", dir.fresh())?;
-        bytes.push(b'\n');
+        let bytes = self.to_bytes()?;
         let name = ContentDigest::of(&bytes).hex();
         write_once(&dir.tmp(), &dir.fresh().join(&name), &bytes)?;
         Ok(name)
+    }
+
+    /// The bytes of its file.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec(self).map_err(std::io::Error::from).at("encode", "a record")?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    /// The inverse; `None` for what is none of ours, see [`Record::read`].
+    pub fn from_bytes(bytes: &[u8]) -> Option<Record> {
+        let record = serde_json::from_slice::<Record>(bytes).ok();
+        record.filter(|record| record.format == FORMAT && record.key == record.action.key())
     }
 
     /// Reads a record; `None` for what is none of ours: another format, bytes that do not match the name (a torn write),
@@ -94,8 +106,7 @@ impl Record {
             other => other.at("read", path)?,
         };
         let named = path.file_name().is_some_and(|name| name == ContentDigest::of(&bytes).hex().as_str());
-        let record = serde_json::from_slice::<Record>(&bytes).ok();
-        Ok(record.filter(|record| named && record.format == FORMAT && record.key == record.action.key()))
+        Ok(Record::from_bytes(&bytes).filter(|_| named))
     }
 
     /// Whether a file has the name that its bytes give it; one that is gone counts as such.

@@ -32,6 +32,7 @@ use crate::holder::{Holder, Insisted};
 use crate::pins::{Closed, Live, Pin};
 use crate::store::{StoreKind, is_damaged};
 use crate::worker::message::{Answer, Job};
+pub(crate) use files::whole_listing;
 use known::Known;
 
 /// What was found.

@@ -17,7 +17,7 @@ use super::config::Config;
 use super::describe;
 use super::options::{Directories, compression, cores, network, substitute, time};
 use super::{
-    Build, BuildOptions, Cli, Command, Exec, Global, Grab, Reading, RecursiveBuild, Setup, Shell, Substitutes,
+    Build, BuildOptions, Cache, Cli, Command, Exec, Global, Grab, Reading, RecursiveBuild, Setup, Shell, Substitutes,
     UnprivSetup,
 };
 
@@ -74,6 +74,13 @@ pub fn run(cli: Cli) -> Result<i32> {
         Command::History(arguments) => print(&super::history::history(&directories, &arguments)?),
         Command::Log(arguments) => print(&String::from_utf8_lossy(&super::history::log(&directories, arguments)?)),
         Command::Gc(arguments) => print(&super::cache::collect(&directories, insisted, &arguments)?),
+        Command::Cache(Cache::Export(arguments)) => {
+            let text = super::archive::export(arguments, directories, network, insisted)?;
+            // Told even where it is quiet that something is missing.
+            text.lines().filter(|line| !cli.global.quiet || line.starts_with("warning")).for_each(tell);
+            Ok(0)
+        }
+        Command::Cache(Cache::Import(arguments)) => print(&super::archive::import(&arguments, &directories)?),
         Command::Cache(arguments) => {
             let (text, code) = super::cache::cache(&directories, insisted, arguments)?;
             print(&text).map(|_| code)
@@ -123,6 +130,11 @@ fn print(text: &str) -> Result<i32> {
     write(text.as_bytes())
 }
 
+/// A line beside results goes to stderr.
+fn tell(line: &str) {
+    crate::progress::log::last(&crate::text::printable(line));
+}
+
 /// A reader that has gone (`| head`) is no failure of ours.
 fn write(bytes: &[u8]) -> Result<i32> {
     use std::io::Write;
@@ -148,7 +160,7 @@ fn holder(directories: &Directories, (kind, sandbox): Insisted) -> Result<Holder
     Ok(Holder::start(&directories.stacker, &directories.roots, kind)?.insist(sandbox))
 }
 
-fn reading(arguments: &Reading, directories: &Directories) -> Result<load::Options> {
+pub(super) fn reading(arguments: &Reading, directories: &Directories) -> Result<load::Options> {
     let pattern = arguments.stacker_file_pattern.as_deref().map(pattern).transpose()?;
     Ok(load::Options { pattern, ..substituting(&arguments.substitutes, directories)? })
 }

@@ -1,5 +1,6 @@
 //! The command line as typed. What it means is worked out in [`options`]; each command is one function.
 
+mod archive;
 mod build;
 mod cache;
 mod commands;
@@ -20,6 +21,7 @@ use crate::progress::log::last;
 use crate::store::StoreKind;
 use crate::text::printable;
 
+pub use archive::{Export, Import};
 pub use build::{Build, BuildOptions, Codec, Exec, Grab, Publish, Reading, RecursiveBuild, Shell, Substitutes};
 pub use convert::Convert;
 
@@ -199,6 +201,10 @@ pub enum Cache {
         #[arg(long)]
         json: bool,
     },
+    /// Write the results of layers into one file, for other machines
+    Export(Export),
+    /// Take the results of such a file
+    Import(Import),
     /// Show one action and its result
     Show {
         /// A layer's name, or the first digits of a key

@@ -33,7 +33,7 @@ pub fn request(
     };
     let (target, given) = (Target::parse(&arguments.url)?, given(arguments.username, arguments.password)?);
     Ok(Request {
-        build: checking(what, load, arguments.layer_type, directories, network),
+        build: looking(what, load, arguments.layer_type, directories, network),
         target,
         tags: arguments.tag,
         images: arguments.image,
@@ -45,8 +45,8 @@ pub fn request(
     })
 }
 
-/// The build that would make what is published.
-fn checking(
+/// The build that would make what is looked at.
+pub(super) fn looking(
     what: What,
     load: load::Options,
     layer_types: Vec<LayerType>,

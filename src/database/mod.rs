@@ -4,6 +4,7 @@
 //! be lost: results come back from `records/`, the rest is found out again. Nothing here knows stackerfiles or layers'
 //! contents.
 
+mod archived;
 mod builds;
 mod durable;
 mod evicted;
@@ -24,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::place::StackerDir;
 
 pub use crate::record::{ActionResult, LayerInfo};
+pub use archived::Taken;
 pub use builds::{BuildId, BuildRow, BuiltLayer, BuiltStep, Needed};
 pub use durable::Unsynced;
 pub use evicted::{Cause, Evicted};

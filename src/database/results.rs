@@ -268,7 +268,7 @@ fn insert_action(transaction: &Transaction, key: &Key, action: &Action) -> rusql
     statement.execute(params![key.0, action.kind.name(), text]).map(drop)
 }
 
-fn record_name(transaction: &Transaction, key: &Key) -> rusqlite::Result<Option<String>> {
+pub(super) fn record_name(transaction: &Transaction, key: &Key) -> rusqlite::Result<Option<String>> {
     transaction
         .prepare_cached("SELECT record FROM result WHERE key = ?1")?
         .query_row([key.0], |row| row.get(0))

@@ -35,15 +35,24 @@ impl Site {
         compression: Compression,
         blobs: &HashMap<DiffId, BlobPlace>,
     ) -> Result<(BlobDigest, u64), Lost> {
+        let (tmp, blob, size) = self.packed(chain, compression, blobs)?;
+        self.keep_blob(tmp, &blob)?;
+        Ok((blob, size))
+    }
+
+    /// The blob of the topmost layer of `chain`, in a file that nobody else knows.
+    pub fn packed(
+        &self,
+        chain: &Chain,
+        compression: Compression,
+        blobs: &HashMap<DiffId, BlobPlace>,
+    ) -> Result<(tempfile::NamedTempFile, BlobDigest, u64), Lost> {
         self.have_delta(chain, blobs)?;
         let tmp = self.tmp_file()?;
         let output = tmp.as_file().try_clone().at("duplicate", tmp.path())?;
         let job = Job::Pack { chain: chain.clone(), compression };
         match self.job(job, vec![output.into()])? {
-            Answer::Packed { blob, size, diff_id } if chain.0.last() == Some(&diff_id) => {
-                self.keep_blob(tmp, &blob)?;
-                Ok((blob, size))
-            }
+            Answer::Packed { blob, size, diff_id } if chain.0.last() == Some(&diff_id) => Ok((tmp, blob, size)),
             // The delta is not what its listing says: build it again rather than export it.
             Answer::Packed { .. } => {
                 self.remove(vec![place::delta(&chain.id()).to_string_lossy().into_owned()])?;

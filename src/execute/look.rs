@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::decide::{Run, Status, StepKind};
+use crate::decide::{Decided, Run, Status, StepKind};
 use crate::digest::Chain;
 use crate::error::{Error, Result};
 use crate::graph::LayerIndex;
@@ -26,6 +26,16 @@ pub enum Looked {
     There(Box<RunJob>),
     /// This layer has to be built first.
     Unbuilt(LayerIndex),
+}
+
+/// How far a layer is decided without anything being run.
+pub struct DecidedLayer {
+    /// All of its steps are.
+    pub done: bool,
+    /// Those that are, in order.
+    pub decided: Vec<Decided>,
+    /// The layers that it consists of so far.
+    pub chain: Chain,
 }
 
 impl Execution<'_> {
@@ -71,6 +81,20 @@ impl Execution<'_> {
         self.find_out()?;
         self.decider.close();
         self.all_reports()
+    }
+
+    /// The steps of every layer that have results.
+    pub fn look_at_steps(mut self) -> Result<BTreeMap<LayerIndex, DecidedLayer>> {
+        self.find_out()?;
+        Ok(self.decided_layers())
+    }
+
+    pub(super) fn decided_layers(&self) -> BTreeMap<LayerIndex, DecidedLayer> {
+        let layer = |layer: &LayerIndex| {
+            let (decided, chain) = (self.decider.decided(*layer).to_vec(), self.decider.chain(*layer).0.clone());
+            (*layer, DecidedLayer { done: self.decider.status(*layer) == Status::Done, decided, chain })
+        };
+        self.wanted.iter().map(layer).collect()
     }
 
     /// Answers all questions; what would have to run is left alone.

@@ -41,10 +41,11 @@ use crate::worker::message::Sealed;
 
 pub use binds::hand_over;
 use committer::Committer;
-pub use look::{Looked, View};
+pub use look::{DecidedLayer, Looked, View};
 pub use questions::changed_files;
 pub use recording::Recording;
 pub use script::{FAILED as FAILED_DRAFT, failed_draft};
+pub(crate) use site::readable_by_workers;
 pub use site::{BlobPlace, Learned, Lost, Site, layer_info};
 use step::StepEnd;
 pub use why::layer_files;

@@ -223,7 +223,7 @@ pub fn layer_info(sealed: &Sealed) -> LayerInfo {
 }
 
 /// The umask outside must not decide what workers, and readers of the layout, can read.
-pub(super) fn readable_by_workers(path: &Path) -> Result<()> {
+pub(crate) fn readable_by_workers(path: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).at("chmod", path)
 }

@@ -11,24 +11,16 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::{Item, Request};
-use crate::build::{self, wanted};
-use crate::database::{Database, must_exist};
-use crate::decide::{Decider, Settings};
+use crate::build::{Look, wanted};
 use crate::error::{Error, Result};
-use crate::execute::{self, Execution, Site};
 use crate::export::ImageState;
 use crate::graph::{LayerGraph, LayerIndex};
 use crate::holder::Holder;
-use crate::http::{Client, Options};
 use crate::images::{self, Export};
-use crate::inputs::{self, Scope};
 use crate::load::Loaded;
 use crate::oci::{BaseImage, DocumentKind, Layout, document_kind};
-use crate::pins::Pins;
-use crate::progress::{Event, Mode};
+use crate::progress::Mode;
 use crate::provenance::{Provenance, is_of_one_image};
-use crate::remote::{self, Fetching};
-use crate::tell::Teller;
 
 /// An error that names all images that are not what a build would make.
 pub(super) fn check(
@@ -69,49 +61,21 @@ fn expected(
     graph: &LayerGraph,
     loaded: &Loaded,
     wanted: &BTreeSet<LayerIndex>,
-    mut holder: Holder,
+    holder: Holder,
 ) -> Result<Vec<(String, Option<Arc<ImageState>>)>> {
-    let build = &request.build;
-    must_exist(&build.directories.stacker)?;
-    let (database, mut warnings) = Database::open(&build.directories.stacker)?;
-    warnings.extend(build::settle(&build.directories, &database)?);
-    holder.expect(database.store(&build.directories.roots)?);
-    let packings = build::packings(build, graph, wanted)?;
-    let offline = Options { offline: true, ..build.network.clone() };
-    let scope = Scope { http: Arc::new(Client::new(offline)), ..build::scope(build, graph, holder.owners()?)? };
-    let pins = Pins::start(&build.directories.stacker)?;
-    let mut graph = graph.clone();
-    let fetching =
-        Fetching { loaded, wanted, scope: &scope, database: &database, pins: &pins, progress: build.progress };
-    warnings.extend(remote::fetch(&mut graph, &fetching)?);
-    let inputs = inputs::resolve(&graph, loaded, wanted, &scope, &database)?;
-    inputs::check_hashes(&graph, loaded, wanted, &inputs, &database)?;
-    let source_date_epoch = inputs::source_date_epoch(&scope.host)?;
-    let settings = Settings { source_date_epoch, keep_going: true, ids: holder.ids()?.0 };
-    let bases = inputs.bases.images.clone();
-    let decider = Decider::new(inputs.layers.clone(), wanted.clone(), settings);
-    let teller = Teller::start(Some(Mode::None), &warnings, 0);
-    let site = Arc::new(Site::new(&build.directories, holder, pins, inputs, scope, teller.sender()));
-    let options = execute::Options {
-        jobs: 1,
-        packings: packings.clone(),
-        texts: loaded.texts.clone(),
-        recording: None,
-        layout: build.directories.oci.clone(),
-        emitted: BTreeSet::new(),
-    };
-    let execution = Execution::new(&graph, wanted.clone(), decider, site.clone(), &database, options);
+    let look = Look::new(&request.build, graph, loaded, wanted, holder, Some(Mode::None))?;
     let export = Export {
-        request: build,
-        graph: &graph,
-        images: &bases,
-        site: &site,
-        settings,
-        packings: &packings,
+        request: &request.build,
+        graph: &look.graph,
+        images: &look.bases,
+        site: &look.site,
+        settings: look.settings,
+        packings: &look.packings,
         provenance: &Provenance::default(),
     };
-    let expected = execution.look_at_all().and_then(|reports| images::expected(&export, &reports, &database));
-    teller.end(Event::Stop);
+    let reports = look.execution().look_at_all();
+    let expected = reports.and_then(|reports| images::expected(&export, &reports, &look.database));
+    look.end();
     expected
 }
 

@@ -10,6 +10,7 @@ mod content;
 pub(crate) mod delta;
 pub(crate) mod failure;
 mod marks;
+pub mod proof;
 pub mod tar;
 mod walk;
 

@@ -27,7 +27,7 @@ const MAX_ID: u64 = 0o777_7777;
 /// an error.
 pub fn write(listing: &Listing, delta: &Path, out: impl Write) -> Result<u64> {
     let files = Delta::open(delta).at("open", delta)?;
-    let mut tar = Tar { out, length: 0, buffer: vec![0; 1 << 17], nine_digits: false };
+    let mut tar = Tar::new(out);
     for entry in listing.entries() {
         let entry = entry?;
         let failed = |source| Error::Io { doing: "archive", path: super::delta::within(delta, &entry.path), source };
@@ -39,8 +39,7 @@ pub fn write(listing: &Listing, delta: &Path, out: impl Write) -> Result<u64> {
         }
         tar.entry(&entry, &files).map_err(failed)?;
     }
-    tar.put(&[0; 2 * BLOCK]).and_then(|()| tar.out.flush()).at("write", "the end of a layer tar")?;
-    Ok(tar.length)
+    tar.end().at("write", "the end of a layer tar")
 }
 
 /// What a tar for a file system could not take along, or says beside.
@@ -122,7 +121,7 @@ fn for_overlay(mut entry: Entry, kind: LayerType, told: &mut Told) -> Entry {
     entry
 }
 
-struct Tar<W> {
+pub(super) struct Tar<W> {
     out: W,
     length: u64,
     buffer: Vec<u8>,
@@ -151,6 +150,17 @@ struct Member<'a> {
 }
 
 impl<W: Write> Tar<W> {
+    pub(super) fn new(out: W) -> Tar<W> {
+        Tar { out, length: 0, buffer: vec![0; 1 << 17], nine_digits: false }
+    }
+
+    /// Its length.
+    pub(super) fn end(&mut self) -> io::Result<u64> {
+        self.put(&[0; 2 * BLOCK])?;
+        self.out.flush()?;
+        Ok(self.length)
+    }
+
     fn file(
         &mut self,
         entry: &Entry,
@@ -159,7 +169,7 @@ impl<W: Write> Tar<W> {
         files: &Delta,
         told: &mut Told,
     ) -> io::Result<()> {
-        self.header(&Member { path: entry.path.clone(), link: b"", kind: EntryType::Regular, size, entry })?;
+        self.file_header(entry, size)?;
         let mut file = Hashing(files.file(&entry.path)?, blake3::Hasher::new());
         self.content(&mut file, size)?;
         if file.1.finalize().as_bytes() != &content.0 {
@@ -176,13 +186,23 @@ impl<W: Write> Tar<W> {
     }
 
     fn entry(&mut self, entry: &Entry, files: &Delta) -> io::Result<()> {
+        self.node(entry)?;
+        match &entry.kind {
+            Kind::File { size, .. } => self.content(files.file(&entry.path)?, *size),
+            _ => Ok(()),
+        }
+    }
+
+    fn file_header(&mut self, entry: &Entry, size: u64) -> io::Result<()> {
+        self.header(&Member { path: entry.path.clone(), link: b"", kind: EntryType::Regular, size, entry })
+    }
+
+    /// All of an entry but a file's content.
+    pub(super) fn node(&mut self, entry: &Entry) -> io::Result<()> {
         let member = |path, kind, link, size| Member { path, link, kind, size, entry };
         let path = entry.path.clone();
         match &entry.kind {
-            Kind::File { size, .. } => {
-                self.header(&member(path, EntryType::Regular, b"", *size))?;
-                self.content(files.file(&entry.path)?, *size)
-            }
+            Kind::File { size, .. } => self.file_header(entry, *size),
             Kind::Directory { opaque } => {
                 let path = if path.is_empty() { b"./".to_vec() } else { [&path, &b"/"[..]].concat() };
                 self.header(&member(path, EntryType::Directory, b"", 0))?;
@@ -281,7 +301,12 @@ impl<W: Write> Tar<W> {
         self.pad(size)
     }
 
-    fn pad(&mut self, size: u64) -> io::Result<()> {
+    /// So many bytes of content have passed beside it.
+    pub(super) fn passed(&mut self, size: u64) {
+        self.length += size;
+    }
+
+    pub(super) fn pad(&mut self, size: u64) -> io::Result<()> {
         let over = size as usize % BLOCK;
         if over == 0 { Ok(()) } else { self.put(&[0; BLOCK][over..]) }
     }

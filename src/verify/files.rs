@@ -56,7 +56,7 @@ pub(super) fn wrong_file(path: &Path, owner: u32, shared: bool) -> Option<String
 }
 
 /// Reads a whole listing; `None` for a text that nobody would write. Also says what it holds.
-pub(super) fn whole_listing(path: &Path) -> Option<(Vec<Entry>, LayerInfo)> {
+pub(crate) fn whole_listing(path: &Path) -> Option<(Vec<Entry>, LayerInfo)> {
     let listing = Listing::open(path).ok()?;
     let entries: Vec<Entry> = listing.entries().collect::<Result<_>>().ok()?;
     let mut text = Vec::new();

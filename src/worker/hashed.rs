@@ -24,6 +24,11 @@ impl<T> Hashed<T> {
         (self.hasher.finalize().into(), self.count)
     }
 
+    /// What it hashed for, and the sha256 of all that passed.
+    pub fn into_parts(self) -> (T, [u8; 32]) {
+        (self.inner, self.hasher.finalize().into())
+    }
+
     fn passed(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
         self.count += bytes.len() as u64;

@@ -1,0 +1,99 @@
+//! Layers decided as a build would, without anything being run or any server being asked: bases by tag are what they
+//! were when they were last asked for.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::{Request, packings, scope, settle};
+use crate::database::{Database, must_exist};
+use crate::decide::{Decider, LayerInputs, Settings};
+use crate::error::Result;
+use crate::execute::{self, Execution, Site};
+use crate::graph::{LayerGraph, LayerIndex};
+use crate::holder::Holder;
+use crate::http::{Client, Options};
+use crate::inputs::{self, Scope};
+use crate::layer_type::Packing;
+use crate::load::Loaded;
+use crate::oci::BaseImage;
+use crate::pins::Pins;
+use crate::progress::{Event, Mode};
+use crate::remote::{self, Fetching};
+use crate::tell::Teller;
+
+/// What deciding needs, resolved.
+pub struct Look<'a> {
+    /// What would be built.
+    pub request: &'a Request,
+    /// The layers, with what was fetched for them once.
+    pub graph: LayerGraph,
+    /// The cache.
+    pub database: Database,
+    /// Where data lies.
+    pub site: Arc<Site>,
+    /// What the whole build is told.
+    pub settings: Settings,
+    /// Base images by layer.
+    pub bases: HashMap<LayerIndex, Arc<BaseImage>>,
+    /// How layers become blobs.
+    pub packings: Vec<Packing>,
+    /// For events.
+    pub teller: Teller,
+    layers: Vec<LayerInputs>,
+    loaded: &'a Loaded,
+    wanted: BTreeSet<LayerIndex>,
+}
+
+impl<'a> Look<'a> {
+    /// `mode`: how what happens is told. The layers that the request wants built anew are decided so.
+    pub fn new(
+        request: &'a Request,
+        graph: &LayerGraph,
+        loaded: &'a Loaded,
+        wanted: &BTreeSet<LayerIndex>,
+        mut holder: Holder,
+        mode: Option<Mode>,
+    ) -> Result<Look<'a>> {
+        must_exist(&request.directories.stacker)?;
+        let (database, mut warnings) = Database::open(&request.directories.stacker)?;
+        warnings.extend(settle(&request.directories, &database)?);
+        holder.expect(database.store(&request.directories.roots)?);
+        let packings = packings(request, graph, wanted)?;
+        let offline = Options { offline: true, ..request.network.clone() };
+        let scope = Scope { http: Arc::new(Client::new(offline)), ..scope(request, graph, holder.owners()?)? };
+        let pins = Pins::start(&request.directories.stacker)?;
+        let mut graph = graph.clone();
+        let progress = request.progress;
+        let fetching = Fetching { loaded, wanted, scope: &scope, database: &database, pins: &pins, progress };
+        warnings.extend(remote::fetch(&mut graph, &fetching)?);
+        let inputs = inputs::resolve(&graph, loaded, wanted, &scope, &database)?;
+        inputs::check_hashes(&graph, loaded, wanted, &inputs, &database)?;
+        let source_date_epoch = inputs::source_date_epoch(&scope.host)?;
+        let settings = Settings { source_date_epoch, keep_going: true, ids: holder.ids()?.0 };
+        let bases = inputs.bases.images.clone();
+        let layers = inputs.layers.clone();
+        let teller = Teller::start(mode, &warnings, 0);
+        let site = Arc::new(Site::new(&request.directories, holder, pins, inputs, scope, teller.sender()));
+        let wanted = wanted.clone();
+        Ok(Look { request, graph, database, site, settings, bases, packings, teller, layers, loaded, wanted })
+    }
+
+    /// A new execution; it may be asked how things stand.
+    pub fn execution(&self) -> Execution<'_> {
+        let decider = Decider::new(self.layers.clone(), self.wanted.clone(), self.settings);
+        let options = execute::Options {
+            jobs: 1,
+            packings: self.packings.clone(),
+            texts: self.loaded.texts.clone(),
+            recording: None,
+            layout: self.request.directories.oci.clone(),
+            emitted: BTreeSet::new(),
+        };
+        Execution::new(&self.graph, self.wanted.clone(), decider, self.site.clone(), &self.database, options)
+    }
+
+    /// Nothing more is told.
+    pub fn end(self) {
+        self.teller.end(Event::Stop);
+    }
+}
