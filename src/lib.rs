@@ -43,6 +43,7 @@ pub mod reason;
 pub mod record;
 pub mod registry;
 pub mod remote;
+pub mod reproduce;
 pub mod resolve;
 pub mod schema;
 pub mod seal;

@@ -80,7 +80,14 @@ impl<'a> Look<'a> {
 
     /// A new execution; it may be asked how things stand.
     pub fn execution(&self) -> Execution<'_> {
-        let decider = Decider::new(self.layers.clone(), self.wanted.clone(), self.settings);
+        self.forced(&BTreeSet::new())
+    }
+
+    /// The same, in which some layers are to be built anew.
+    pub fn forced(&self, forced: &BTreeSet<LayerIndex>) -> Execution<'_> {
+        let mut layers = self.layers.clone();
+        forced.iter().for_each(|layer| layers[layer.0].forced = true);
+        let decider = Decider::new(layers, self.wanted.clone(), self.settings);
         let options = execute::Options {
             jobs: 1,
             packings: self.packings.clone(),

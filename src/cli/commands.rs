@@ -74,6 +74,10 @@ pub fn run(cli: Cli) -> Result<i32> {
         Command::History(arguments) => print(&super::history::history(&directories, &arguments)?),
         Command::Log(arguments) => print(&String::from_utf8_lossy(&super::history::log(&directories, arguments)?)),
         Command::Gc(arguments) => print(&super::cache::collect(&directories, insisted, &arguments)?),
+        Command::Verify(arguments) => {
+            let report = super::reproduce::verify(&arguments, &cli.global, directories, network, insisted)?;
+            print(&report.render(arguments.json)).map(|_| report.exit_code())
+        }
         Command::Cache(Cache::Export(arguments)) => {
             let text = super::archive::export(arguments, directories, network, insisted)?;
             // Told even where it is quiet that something is missing.
@@ -210,6 +214,15 @@ fn recursive_request(
     request(What::All(absolute(&arguments.search_dir)?), load, arguments.options, global, directories, network)
 }
 
+/// How progress is shown.
+pub(super) fn mode(global: &Global, given: Option<Mode>) -> Option<Mode> {
+    match (global.quiet, given, global.no_progress) {
+        (true, ..) => Some(Mode::None),
+        (_, None, true) => Some(Mode::Plain),
+        (_, mode, _) => mode,
+    }
+}
+
 fn request(
     what: What,
     load: load::Options,
@@ -227,11 +240,7 @@ fn request(
         rebuild: arguments.rebuild,
         keep_going: arguments.keep_going,
         jobs: arguments.jobs.map_or_else(cores, usize::from),
-        progress: match (global.quiet, arguments.progress, global.no_progress) {
-            (true, ..) => Some(Mode::None),
-            (_, None, true) => Some(Mode::Plain),
-            (_, mode, _) => mode,
-        },
+        progress: mode(global, arguments.progress),
         metadata_file: arguments.metadata_file,
         compression: compression(arguments.compression, arguments.compression_level)?,
         layer_types: arguments.layer_type,

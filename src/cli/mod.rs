@@ -10,6 +10,7 @@ mod describe;
 mod history;
 pub mod options;
 mod publish;
+mod reproduce;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use crate::text::printable;
 pub use archive::{Export, Import};
 pub use build::{Build, BuildOptions, Codec, Exec, Grab, Publish, Reading, RecursiveBuild, Shell, Substitutes};
 pub use convert::Convert;
+pub use reproduce::Verify;
 
 /// Builds container images from stackerfiles, with a content-addressed cache, as an ordinary user.
 #[derive(Parser, Debug)]
@@ -143,6 +145,8 @@ pub enum Command {
     /// Send images of the OCI layout to a registry, or copy them to another layout
     #[command(long_about = PUBLISH)]
     Publish(Box<Publish>),
+    /// Build layers once more, and show what comes out otherwise
+    Verify(Verify),
     /// Show the images of the OCI layout
     Inspect(Inspect),
     /// Tell why a layer was built

@@ -30,7 +30,7 @@ pub use builds::{BuildId, BuildRow, BuiltLayer, BuiltStep, Needed};
 pub use durable::Unsynced;
 pub use evicted::{Cause, Evicted};
 pub use garbage::Orphaned;
-pub use open::{boot_id, must_exist, open_existing};
+pub use open::{boot_id, make_directories, must_exist, open_existing};
 pub use results::CacheRow;
 
 /// The open database of a stacker directory.

@@ -153,8 +153,8 @@ fn damage_note(dir: &StackerDir) -> PathBuf {
     dir.0.join("stacker.db.damaged")
 }
 
-/// Modes are set by hand: the umask is the caller's.
-fn make_directories(dir: &StackerDir) -> Result<()> {
+/// The directories of a stacker directory. Modes are set by hand: the umask is the caller's.
+pub fn make_directories(dir: &StackerDir) -> Result<()> {
     if !dir.0.is_dir() {
         DirBuilder::new().recursive(true).mode(0o700).create(&dir.0).at("create", &dir.0)?;
         fs::set_permissions(&dir.0, Permissions::from_mode(0o700)).at("set the mode of", &dir.0)?;

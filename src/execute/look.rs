@@ -98,7 +98,7 @@ impl Execution<'_> {
     }
 
     /// Answers all questions; what would have to run is left alone.
-    fn find_out(&mut self) -> Result<()> {
+    pub(super) fn find_out(&mut self) -> Result<()> {
         self.database.begin_reading()?;
         loop {
             while let Some(question) = self.decider.next_question() {

@@ -1,6 +1,7 @@
 //! Carries out what the Decider says: the deciding thread, which owns the database and never blocks, and threads that
 //! answer questions, do steps and compress layers.
 
+mod again;
 mod binds;
 mod blame;
 mod blobs;
@@ -39,6 +40,7 @@ use crate::progress::{Event, LayerStatus};
 use crate::reason::{Origin, Reason};
 use crate::worker::message::Sealed;
 
+pub use again::Again;
 pub use binds::hand_over;
 use committer::Committer;
 pub use look::{DecidedLayer, Looked, View};
@@ -47,7 +49,7 @@ pub use recording::Recording;
 pub use script::{FAILED as FAILED_DRAFT, failed_draft};
 pub(crate) use site::readable_by_workers;
 pub use site::{BlobPlace, Learned, Lost, Site, layer_info};
-use step::StepEnd;
+pub use step::{StepEnd, perform};
 pub use why::layer_files;
 
 /// What comes back to the deciding thread.

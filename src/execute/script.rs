@@ -177,6 +177,9 @@ pub fn failed_draft(node: &Node) -> String {
 
 /// Returns what to tell about it.
 fn keep_draft(site: &Site, node: &Node, run: &Run) -> Result<String> {
+    if !site.keeps_failures {
+        return Ok(String::new());
+    }
     let draft = site.roots.0.join("drafts").join(run.key.short());
     match std::fs::rename(&draft, site.roots.0.join("drafts").join(failed_draft(node))) {
         // It failed before there was a draft.

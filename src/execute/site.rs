@@ -57,6 +57,8 @@ pub struct Site {
     pub unkeyed: BTreeMap<String, String>,
     /// What this build relies on.
     pub pins: Pins,
+    /// What a failed script leaves is kept for a look.
+    pub keeps_failures: bool,
     /// For renderers.
     pub events: Sender<Event>,
     /// One lock for each thing being made.
@@ -120,6 +122,7 @@ impl Site {
             ca_file: scope.http.options().ca_file.clone(),
             exclude: scope.exclude,
             unkeyed: scope.host.into_iter().filter(|(name, _)| is_proxy(name)).collect(),
+            keeps_failures: true,
             events,
             making: Mutex::default(),
             counter: AtomicU64::new(0),

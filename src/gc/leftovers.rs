@@ -130,7 +130,11 @@ impl Gc<'_> {
             self.bytes += path.symlink_metadata().map_or(0, |found| found.len());
             self.told.push(format!("{}, which nothing refers to", path.display()));
             if !self.dry_run {
-                crate::record::remove(&path)?;
+                match path.is_dir() && !path.is_symlink() {
+                    // The second place of a killed `stacker verify`.
+                    true => fs::remove_dir_all(&path).at("remove", &path)?,
+                    false => crate::record::remove(&path)?,
+                }
                 CommitPoint::LeftoverRemoved.reached();
             }
         }

@@ -18,6 +18,7 @@ pub fn outputs() -> Vec<(&'static str, String)> {
         ("cache-ls", of::<Vec<crate::inspect::cache::Listed>>()),
         ("cache-show", of::<Vec<crate::inspect::cache::Shown>>()),
         ("cache-verify", of::<crate::verify::Report>()),
+        ("reproduce", of::<crate::reproduce::Report>()),
         ("inspect", of::<Vec<crate::inspect::Image>>()),
         ("check", of::<crate::check::Checked<'static>>()),
     ]

@@ -15,11 +15,13 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, statfs};
+use rustix::fs::{Mode, OFlags, openat};
 
 use crate::commit_point::CommitPoint;
 use crate::digest::{Chain, ChainId, DiffId};
@@ -33,7 +35,7 @@ use crate::worker::message::Failure;
 use super::{Purpose, SnapshotStore, failed, keep, merge, nearest_tree, plain_draft, stacked, too_high, trash};
 
 /// The inode number of the root of every btrfs subvolume.
-const SUBVOLUME: u64 = 256;
+pub(super) const SUBVOLUME: u64 = 256;
 /// What is ours in a nursery. A base may have such a directory too: its snapshot's is removed.
 const OURS: &str = ".stacker";
 
@@ -152,6 +154,13 @@ pub(super) fn destroy(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => fs::remove_dir_all(path),
         other => other,
     }
+}
+
+/// Destroys the subvolume `name` of a directory. That of another file system is none.
+pub(super) fn destroy_at(directory: BorrowedFd, name: &[u8]) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    btrfs::set_read_only(openat(directory, name, flags, Mode::empty())?.as_fd(), false)?;
+    btrfs::destroy_subvolume(directory, OsStr::from_bytes(name))
 }
 
 /// Where a link of ours leads, relative to the roots directory. `None`: it is none.

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, chmodat, fchmod, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, chmodat, fchmod, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
 use crate::commit_point::CommitPoint;
@@ -145,6 +145,7 @@ fn remove_directory(
         let unlink = || unlinkat(&directory, child, AtFlags::empty());
         match unlink().or_else(|error| forced(error, || fchmod(&directory, Mode::RWXU), unlink)) {
             Err(Errno::NOENT) => {}
+            Err(Errno::ISDIR) if destroyed(directory.as_fd(), child) => {}
             Err(Errno::ISDIR) if depth < DEEPEST => {
                 remove_directory(top, directory.as_fd(), child, depth + 1, pending)?;
             }
@@ -157,6 +158,12 @@ fn remove_directory(
         }
     }
     Ok(unlinkat(at, name, AtFlags::REMOVEDIR)?)
+}
+
+/// Whether it was a subvolume, which goes as a whole where the mount lets its owner do that; if not, it is writable now.
+fn destroyed(at: BorrowedFd, name: &[u8]) -> bool {
+    let found = statat(at, name, AtFlags::SYMLINK_NOFOLLOW);
+    found.is_ok_and(|found| found.st_ino == btrfs::SUBVOLUME) && btrfs::destroy_at(at, name).is_ok()
 }
 
 fn open_directory(at: BorrowedFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
