@@ -25,8 +25,9 @@ use crate::resolve::sha256_file;
 use crate::shell::heeding_signals;
 use crate::worker::message::Compression;
 
+use super::images::blob_file;
 use super::manifest::{
-    BaseLayerPart, BlobPart, LayerPart, Manifest, NamePart, Part, ResultPart, TreePart, listing_member,
+    BaseLayerPart, BlobPart, LayerPart, Manifest, NamePart, Part, ResultPart, TreePart, blob_member, listing_member,
 };
 use super::members::Writer;
 
@@ -38,6 +39,8 @@ pub struct Request {
     pub layers: Vec<String>,
     /// Where to; `None`: standard output.
     pub target: Option<PathBuf>,
+    /// Base images of registries too.
+    pub base_images: bool,
     /// Of the whole archive.
     pub compression: Compression,
 }
@@ -60,8 +63,8 @@ const COMPRESSION: Compression = Compression::Zstd(3);
 
 /// What is gathered for an archive.
 #[derive(Default)]
-struct Gathered {
-    manifest: Manifest,
+pub(super) struct Gathered {
+    pub(super) manifest: Manifest,
     records: BTreeMap<Key, Vec<u8>>,
     /// Layers that are in it.
     seen: HashSet<DiffId>,
@@ -83,7 +86,7 @@ pub fn export(request: &Request, holder: Holder) -> Result<Exported> {
     let look = Look::new(&request.build, &graph, &loaded, &wanted, holder, Some(Mode::None))?;
     let site = look.site.clone();
     let done = heeding_signals(&site, || {
-        let (gathered, unbuilt) = gather(&look)?;
+        let (gathered, unbuilt) = gather(&look, request.base_images)?;
         refuse(request, &gathered, &unbuilt)?;
         let Manifest { results, layers, .. } = &gathered.manifest;
         let bytes = layers.iter().map(|part| part.blob.size).sum();
@@ -110,7 +113,7 @@ fn refuse(request: &Request, gathered: &Gathered, unbuilt: &[String]) -> Result<
     }
 }
 
-fn gather(look: &Look) -> Result<(Gathered, Vec<String>)> {
+fn gather(look: &Look, base_images: bool) -> Result<(Gathered, Vec<String>)> {
     let layers = look.execution().look_at_steps()?;
     let mut gathered = Gathered::default();
     let mut unbuilt = Vec::new();
@@ -120,6 +123,9 @@ fn gather(look: &Look) -> Result<(Gathered, Vec<String>)> {
         }
     }
     gathered.inputs(look, layers.keys())?;
+    if base_images {
+        gathered.images(look)?;
+    }
     gathered.manifest.results.sort_by_key(|part| part.key);
     Ok((gathered, unbuilt))
 }
@@ -298,6 +304,10 @@ fn write_to(look: &Look, request: &Request, gathered: &Gathered, out: impl Write
     for layer in &gathered.manifest.base_layers {
         put(&listing_member(&layer.diff_id), &unchanged(&stacker.listing(&layer.diff_id), &layer.listing)?)?;
     }
+    for (digest, size) in gathered.manifest.image_blobs() {
+        let path = blob_file(look, &digest).ok_or_else(|| Error::Build(format!("the blob {digest} went meanwhile")))?;
+        members.put(&blob_member(&digest), size, File::open(&path).at("open", &path)?).at("write", path)?;
+    }
     for LayerPart { diff_id, listing, blob } in &gathered.manifest.layers {
         let text = unchanged(&stacker.listing(diff_id), listing)?;
         members.put(&listing_member(diff_id), listing.size, &text[..]).at("write", path)?;
@@ -305,7 +315,7 @@ fn write_to(look: &Look, request: &Request, gathered: &Gathered, out: impl Write
             Some(tmp) => tmp.reopen().at("open", tmp.path())?,
             None => File::open(stacker.blob(&blob.digest)).at("open", stacker.blob(&blob.digest))?,
         };
-        members.put(&blob.member(), blob.size, file).at("write", path)?;
+        members.put(&blob_member(&blob.digest), blob.size, file).at("write", path)?;
     }
     let encoder = members.finish().at("write", path)?;
     encoder.finish().and_then(|mut out| out.flush()).at("write", path)

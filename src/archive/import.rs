@@ -17,7 +17,7 @@ use crate::cli::options::Directories;
 use crate::commit_point::CommitPoint;
 use crate::compress::decoder;
 use crate::database::{Database, Taken};
-use crate::digest::{BlobDigest, ContentDigest, DiffId, Key};
+use crate::digest::{BlobDigest, Chain, ChainId, ContentDigest, DiffId, Key};
 use crate::error::{At, Error, Result};
 use crate::execute::readable_by_workers;
 use crate::listing::{Listing, tree_digest};
@@ -29,7 +29,7 @@ use crate::verify::whole_listing;
 use crate::worker::hashed::Hashed;
 
 use super::manifest::{
-    BaseLayerPart, BlobPart, FORMAT, LARGEST_LISTING, LARGEST_MANIFEST, LARGEST_RECORD, LayerPart, Manifest, Part,
+    BaseLayerPart, FORMAT, LARGEST_LISTING, LARGEST_MANIFEST, LARGEST_RECORD, LayerPart, Manifest, Part, blob_member,
     listing_member,
 };
 use super::members::Reader;
@@ -51,10 +51,10 @@ pub struct Imported {
 }
 
 /// One run of it.
-struct Import<'a, R> {
-    reader: Reader<R>,
-    stacker: &'a StackerDir,
-    database: Database,
+pub(super) struct Import<'a, R> {
+    pub(super) reader: Reader<R>,
+    pub(super) stacker: &'a StackerDir,
+    pub(super) database: Database,
     /// Results that are wanted, by layer.
     wanted: BTreeMap<Option<DiffId>, Vec<Record>>,
     done: Imported,
@@ -134,6 +134,7 @@ impl<R: Read> Import<'_, R> {
         }
         self.database.put_bases(&manifest.bases)?;
         manifest.base_layers.iter().try_for_each(|part| self.base_layer(part))?;
+        self.images(manifest)?;
         // Those without data.
         self.take(None, None)?;
         manifest.layers.iter().try_for_each(|part| self.layer(part))?;
@@ -148,7 +149,9 @@ impl<R: Read> Import<'_, R> {
         let of_results: HashSet<DiffId> = manifest.results.iter().filter_map(|part| part.diff_id).collect();
         let twice = layers.len() < manifest.layers.len() || keys.len() < manifest.results.len();
         let bare = manifest.results.iter().any(|part| part.diff_id.is_some_and(|id| !layers.contains(&id)));
-        let strange = manifest.base_layers.iter().any(|part| !of_bases.contains(&part.diff_id))
+        let base_ids: HashSet<ChainId> = manifest.bases.iter().map(Chain::id).collect();
+        let strange = manifest.images.iter().any(|image| !base_ids.contains(&image.chain))
+            || manifest.base_layers.iter().any(|part| !of_bases.contains(&part.diff_id))
             || manifest.layers.iter().any(|part| !of_results.contains(&part.diff_id));
         let codec = manifest.layers.iter().find(|part| !part.blob.is_tar());
         let trees = manifest.trees.iter().map(|part| &part.listing);
@@ -238,7 +241,7 @@ impl<R: Read> Import<'_, R> {
     fn layer(&mut self, part: &LayerPart) -> Result<()> {
         let member = listing_member(&part.diff_id);
         let listing = self.listing(&member, &part.listing)?;
-        let blob = self.blob(&part.blob)?;
+        let blob = self.blob(&part.blob.digest, part.blob.size)?;
         if !self.wanted.contains_key(&Some(part.diff_id)) && self.is_here(&part.diff_id)? {
             return Ok(());
         }
@@ -258,20 +261,21 @@ impl<R: Read> Import<'_, R> {
         Ok(blob && self.stacker.listing(diff_id).exists() && self.database.layer(diff_id)?.is_some())
     }
 
-    fn blob(&mut self, part: &BlobPart) -> Result<NamedTempFile> {
-        self.reader.begin(&part.member(), part.size)?;
+    pub(super) fn blob(&mut self, digest: &BlobDigest, size: u64) -> Result<NamedTempFile> {
+        let member = blob_member(digest);
+        self.reader.begin(&member, size)?;
         let mut out = Hashed::new(tmp(self.stacker)?);
-        self.reader.copy(part.size, &mut out)?;
-        let (file, digest) = out.into_parts();
-        match BlobDigest(digest) == part.digest {
+        self.reader.copy(size, &mut out)?;
+        let (file, found) = out.into_parts();
+        match BlobDigest(found) == *digest {
             true => Ok(file),
-            false => Err(self.wrong(&part.member(), "is not what it was")),
+            false => Err(self.wrong(&member, "is not what it was")),
         }
     }
 
     /// The tar is that of the listing, and has the diff id; the rest follows.
     fn proven(&self, part: &LayerPart, info: LayerInfo, listing: &Path, blob: &Path) -> Result<LayerInfo> {
-        let member = part.blob.member();
+        let member = blob_member(&part.blob.digest);
         let text = Listing::open(listing)?;
         let file = File::open(blob).at("open", blob)?;
         let (plain, _) = decoder(file).at("read", blob)?;
@@ -318,7 +322,7 @@ fn tmp(stacker: &StackerDir) -> Result<NamedTempFile> {
     NamedTempFile::new_in(stacker.tmp()).at("create a file in", stacker.tmp())
 }
 
-fn put(tmp: NamedTempFile, path: &PathBuf, point: CommitPoint) -> Result<()> {
+pub(super) fn put(tmp: NamedTempFile, path: &PathBuf, point: CommitPoint) -> Result<()> {
     readable_by_workers(tmp.path())?;
     tmp.persist(path).map_err(|error| error.error).at("rename", path)?;
     point.reached();

@@ -1,8 +1,10 @@
 //! What an archive says of itself: the manifest, its first member, which names all others in their order.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{BlobDigest, Chain, ContentDigest, DiffId, Key, TreeDigest};
+use crate::digest::{BlobDigest, Chain, ChainId, ContentDigest, DiffId, Key, TreeDigest};
 use crate::place::layer_listing;
 
 /// Raised when an older stacker could not read what a newer one writes.
@@ -30,6 +32,9 @@ pub struct Manifest {
     pub bases: Vec<Chain>,
     /// Their listings; sorted by diff id.
     pub base_layers: Vec<BaseLayerPart>,
+    /// What images of registries in `bases` consist of, in archives that hold them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<ImagePart>,
     /// The layers that results stand for, in the order of a serial build.
     pub layers: Vec<LayerPart>,
     /// The keys of each layer of a stackerfile, in the order of a serial build.
@@ -44,6 +49,7 @@ impl Default for Manifest {
             trees: Vec::new(),
             bases: Vec::new(),
             base_layers: Vec::new(),
+            images: Vec::new(),
             layers: Vec::new(),
             names: Vec::new(),
         }
@@ -88,6 +94,17 @@ pub struct BaseLayerPart {
     pub listing: Part,
 }
 
+/// An image of a registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImagePart {
+    /// Of all its layers.
+    pub chain: ChainId,
+    /// The names that led to it: `docker://HOST/REPOSITORY:TAG`, and the digest of the manifest or index.
+    pub names: Vec<(String, BlobDigest)>,
+    /// Index, manifest, config, layers, with their sizes: each is a member `blobs/sha256/HEX`, once.
+    pub blobs: BTreeMap<BlobDigest, u64>,
+}
+
 /// `listings/sha256-HEX` and `blobs/sha256/HEX` of a layer that came out of an action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerPart {
@@ -120,6 +137,11 @@ pub struct NamePart {
 }
 
 impl Manifest {
+    /// The blobs of all `images`, each once, with its size.
+    pub fn image_blobs(&self) -> BTreeMap<BlobDigest, u64> {
+        self.images.iter().flat_map(|image| &image.blobs).map(|(digest, size)| (*digest, *size)).collect()
+    }
+
     /// The text as it is written, and the name of the member that holds it.
     pub fn encode(&self) -> (String, Vec<u8>) {
         let mut bytes = serde_json::to_vec(self).expect("a manifest is always JSON");
@@ -142,17 +164,17 @@ impl TreePart {
     }
 }
 
+/// The name of the member that is a blob.
+pub fn blob_member(digest: &BlobDigest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
 /// The name of the member that is a layer's listing.
 pub fn listing_member(diff_id: &DiffId) -> String {
     format!("listings/{}", layer_listing(diff_id))
 }
 
 impl BlobPart {
-    /// The member's name.
-    pub fn member(&self) -> String {
-        format!("blobs/sha256/{}", self.digest.hex())
-    }
-
     /// Whether it is the codec of a tar.
     pub fn is_tar(&self) -> bool {
         let Some((codec, version)) = self.codec.split_once('/') else { return false };

@@ -5,6 +5,7 @@
 //! kinds of stores. cache-format.md describes it.
 
 mod export;
+mod images;
 mod import;
 mod manifest;
 mod members;

@@ -31,6 +31,9 @@ pub struct Export {
     /// Where the layers are looked for.
     #[command(flatten)]
     pub place: Place,
+    /// Base images of registries too, for builds with --offline
+    #[arg(long)]
+    pub base_images: bool,
     /// Of the whole archive; its layers are compressed by themselves (default: by the end of its name: .zst, .gz, none)
     #[arg(long, value_name = "CODEC")]
     pub compression: Option<Codec>,
@@ -65,9 +68,9 @@ Write the results of layers into one file, for CI systems whose caches are files
 machine, in another directory or as another user, builds of the same sources find them.
 
 What is exported is what the layers are as their stackerfiles and files are now, with all that they need, as far as it is
-built; nothing is built and no server is asked. A layer that is named must be built. What builds take from registries,
-servers and layouts is not in the archive, except for what is known of base images, so that nobody has to unpack them to
-decide.
+built; nothing is built and no server is asked. A layer that is named must be built. Of base images the archive holds
+what is known of their files, so that nobody has to unpack them to decide; with --base-images it holds those of registries
+whole. Files from http(s) servers are not in it.
 
 An archive holds neither times of its making nor names of the machine: the same results are the same bytes.";
 
@@ -98,7 +101,7 @@ pub fn export(
     network: http::Options,
     (kind, sandbox): Insisted,
 ) -> Result<String> {
-    let target = Some(arguments.archive).filter(|path| path != Path::new("-"));
+    let target = Some(arguments.archive.clone()).filter(|path| path != Path::new("-"));
     if target.is_none() && std::io::IsTerminal::is_terminal(&std::io::stdout()) {
         return Err(Error::Usage("cache export: an archive is nothing for a terminal: name a file".to_owned()));
     }
@@ -106,7 +109,8 @@ pub fn export(
     let codec = arguments.compression.unwrap_or_else(|| codec_of(target.as_deref()));
     let holder = Holder::start(&directories.stacker, &directories.roots, kind)?.insist(sandbox);
     let build = looking(what, load, vec![LayerType::Tar], directories, network);
-    let request = Request { build, layers: arguments.layers, target, compression: compression(codec, None)? };
+    let Export { layers, base_images, .. } = arguments;
+    let request = Request { build, layers, target, base_images, compression: compression(codec, None)? };
     let Exported { results, layers, bytes, unbuilt } = archive::export(&request, holder)?;
     let mut text = String::new();
     for layer in unbuilt {

@@ -21,6 +21,14 @@ impl Database {
         })
     }
 
+    /// All names, with what each led to; sorted.
+    pub fn references(&self) -> Result<Vec<(String, BlobDigest)>> {
+        self.query(|connection| {
+            let mut statement = connection.prepare_cached("SELECT name, digest FROM reference ORDER BY name")?;
+            statement.query_map([], |row| Ok((row.get(0)?, BlobDigest(row.get(1)?))))?.collect()
+        })
+    }
+
     /// Remembers what names lead to. Nothing is written where that is known, and known for less than an hour.
     pub fn put_references(&self, references: &[(&ImageName, BlobDigest)]) -> Result<()> {
         let now = now();
