@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 
 install_packages build-essential pkg-config curl ca-certificates uidmap mmdebstrap busybox-static btrfs-progs e2fsprogs \
     openssl skopeo umoci runc docker-registry attr acl libcap2-bin jq make python3-minimal apparmor \
-    squashfs-tools erofs-utils qemu-user-static gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+    squashfs-tools erofs-utils graphviz chromium qemu-user-static gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 ensure_cargo
 ensure_subordinate_ids
 

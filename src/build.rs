@@ -1,12 +1,13 @@
 //! The story of `stacker build`, from stackerfiles to an OCI layout.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::cli::options::Directories;
-use crate::database::Database;
+use crate::database::{BuildId, Database};
 use crate::decide::{Decider, Settings};
 use crate::digest::Chain;
 use crate::error::{Error, Result};
@@ -19,13 +20,15 @@ use crate::inputs::{self, Inputs, Scope};
 use crate::layer_type::{LayerType, Packing};
 use crate::load;
 use crate::pins::{Pin, Pins};
-use crate::progress::{Event, Mode};
+use crate::progress::{Beside, Event, Mode};
 use crate::provenance::Provenance;
 use crate::remote::{self, Fetching};
 use crate::resolve::Owners;
 use crate::shell::{AfterFailure, after_failure};
 use crate::store;
+use crate::story;
 use crate::tell;
+use crate::trace::Trace;
 use crate::worker::message::Compression;
 
 mod look;
@@ -33,7 +36,7 @@ mod order;
 mod report;
 
 pub use look::Look;
-pub use order::order;
+pub use order::{order, picture};
 
 /// What `stacker build` was asked for.
 pub struct Request {
@@ -55,6 +58,8 @@ pub struct Request {
     pub progress: Option<Mode>,
     /// `--metadata-file`.
     pub metadata_file: Option<PathBuf>,
+    /// `--trace`.
+    pub trace: Option<PathBuf>,
     /// `--compression`, `--compression-level`.
     pub compression: Compression,
     /// `--layer-type`.
@@ -94,10 +99,18 @@ pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     let scope = scope(request, &graph, holder.owners()?)?;
     // What is fetched from now on is not taken for a leftover.
     let pins = Pins::start(&request.directories.stacker)?;
-    let progress = request.progress;
-    let fetching =
-        Fetching { loaded: &loaded, wanted: &wanted, scope: &scope, database: &database, pins: &pins, progress };
+    let (progress, beside) = (request.progress, RefCell::default());
+    let fetching = Fetching {
+        loaded: &loaded,
+        wanted: &wanted,
+        scope: &scope,
+        database: &database,
+        pins: &pins,
+        progress,
+        beside,
+    };
     warnings.extend(remote::fetch(&mut graph, &fetching)?);
+    let mut beside = fetching.beside.take();
     let inputs = inputs::resolve(&graph, &loaded, &wanted, &scope, &database)?;
     inputs::check_hashes(&graph, &loaded, &wanted, &inputs, &database)?;
     let provenance = provenance(request, &loaded, &graph, &wanted, &mut warnings);
@@ -140,18 +153,36 @@ pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     signals.stop();
     let code = done.as_ref().map_or_else(Error::exit_code, |(reports, _)| report::exit_code(reports));
     let noted = execution.record(code);
-    let (reports, written) = match done.and_then(|done| noted.map(|()| done)) {
+    let id = noted.as_ref().ok().copied().flatten();
+    let (reports, written) = match done.and_then(|done| noted.map(|_| done)) {
         Ok(done) => done,
         Err(error) => {
-            teller.end(Event::Stop);
+            beside.extend(teller.end(Event::Stop));
+            // What it failed of counts.
+            let _ = write_trace(request, &database, id, (begun, &beside));
             return Err(error);
         }
     };
     let outcome = report::Outcome { graph: &graph, reports: &reports, written: &written, elapsed: begun.elapsed() };
-    teller.end(Event::End(outcome.summary()));
+    beside.extend(teller.end(Event::End(outcome.summary())));
     outcome.write_metadata(request.metadata_file.as_deref())?;
+    write_trace(request, &database, id, (begun, &beside))?;
     open_what_failed(request, &outcome, &site, &database)?;
     Ok(code)
+}
+
+/// `--trace`.
+fn write_trace(
+    request: &Request,
+    database: &Database,
+    id: Option<BuildId>,
+    (begun, beside): (Instant, &[Beside]),
+) -> Result<()> {
+    let (Some(path), Some(id)) = (&request.trace, id) else { return Ok(()) };
+    match story::read(database, id)? {
+        Some(story) => Trace::of(&story, begun, beside).write(path),
+        None => Ok(()),
+    }
 }
 
 /// The base images of a build stay while it lives.

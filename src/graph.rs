@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
+use petgraph::visit::EdgeRef;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -108,7 +109,7 @@ impl NodeImport {
 }
 
 /// Why one layer needs another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Need {
     /// `from: built`.
@@ -167,6 +168,12 @@ impl LayerGraph {
     /// What a layer builds on or copies from, each once, in the order of a serial build.
     pub fn needs(&self, layer: LayerIndex) -> Vec<LayerIndex> {
         self.neighbours(layer, Direction::Incoming)
+    }
+
+    /// Each use that a layer makes of another: which one, and what for.
+    pub fn uses(&self, layer: LayerIndex) -> Vec<(LayerIndex, Need)> {
+        let edges = self.edges.edges_directed(NodeIndex::new(layer.0), Direction::Incoming);
+        edges.map(|edge| (self.edges[edge.source()], *edge.weight())).collect()
     }
 
     /// Who builds on a layer or copies from it, each once, in the order of a serial build.

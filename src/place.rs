@@ -24,7 +24,7 @@
 //!   trash/
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::digest::{BlobDigest, ChainId, DiffId, Key, TreeDigest};
 
@@ -139,4 +139,24 @@ pub fn nursery(chain: &ChainId) -> PathBuf {
 /// `trees/CHAIN12`, relative to the roots directory.
 pub fn tree(chain: &ChainId) -> PathBuf {
     Path::new("trees").join(chain.short())
+}
+
+/// A path without `..`, as long as it leads to the same file: behind links it may not.
+pub fn tidy(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir if clean.pop() => {}
+            Component::CurDir => {}
+            part => clean.push(part),
+        }
+    }
+    match clean.as_os_str() != path.as_os_str() {
+        // What is no longer there is taken at its word.
+        true => match (path.canonicalize(), clean.canonicalize()) {
+            (Ok(one), Ok(other)) if one != other => path.to_path_buf(),
+            _ => clean,
+        },
+        false => clean,
+    }
 }

@@ -7,12 +7,12 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals as Iterator};
 
 use crate::error::{Error, Result};
-use crate::progress::{Event, Mode, renderer};
+use crate::progress::{Beside, Event, Mode, Watch, renderer};
 
 /// The rendering thread.
 pub struct Teller {
     sender: Sender<Event>,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<Watch>,
 }
 
 impl Teller {
@@ -20,13 +20,15 @@ impl Teller {
     pub fn start(mode: Option<Mode>, warnings: &[String], layers: usize) -> Teller {
         let (sender, receiver) = channel();
         let thread = std::thread::spawn(move || {
-            let mut renderer = renderer(mode);
+            let (mut renderer, mut watch) = (renderer(mode), Watch::default());
             for event in receiver {
+                watch.see(&event);
                 renderer.show(&event);
                 if let Event::End(_) | Event::Stop = event {
-                    return;
+                    break;
                 }
             }
+            watch
         });
         let teller = Teller { sender, thread };
         teller.warn(warnings.to_vec());
@@ -44,11 +46,11 @@ impl Teller {
         self.sender.clone()
     }
 
-    /// The last event; waits until it is shown.
-    pub fn end(self, event: Event) {
+    /// The last event; waits until it is shown. Returns what went on beside steps.
+    pub fn end(self, event: Event) -> Vec<Beside> {
         self.tell(event);
         // A panic of the renderer was printed by itself; the build is done all the same.
-        let _ = self.thread.join();
+        self.thread.join().map(Watch::over).unwrap_or_default()
     }
 
     fn tell(&self, event: Event) {

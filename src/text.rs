@@ -68,6 +68,16 @@ pub fn span(seconds: u64) -> String {
     }
 }
 
+/// Text that may come from anybody, for pages and drawings: as [`printable`], but colours are shown as what they are too.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(acts) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    text.chars().for_each(|c| show(c, &mut shown));
+    Cow::Owned(shown)
+}
+
 /// A value as JSON that a terminal may get: what it would act on is escaped as JSON has it.
 pub fn json(value: &impl Serialize) -> String {
     use std::fmt::Write;
@@ -88,26 +98,32 @@ pub fn json(value: &impl Serialize) -> String {
 }
 
 fn printable_line(line: &str, shown: &mut String) {
-    use std::fmt::Write;
     let (mut rest, mut coloured) = (line, false);
     while let Some(first) = rest.chars().next() {
         let length = colour(rest).unwrap_or(first.len_utf8());
         let (piece, tail) = rest.split_at(length);
         rest = tail;
-        // Writing to a String cannot fail.
-        let _ = match (acts(first), u32::from(first)) {
-            _ if length > first.len_utf8() => {
-                coloured = !matches!(piece, "\x1b[m" | "\x1b[0m");
-                write!(shown, "{piece}")
-            }
-            (false, _) => write!(shown, "{first}"),
-            (true, code @ ..=0xff) => write!(shown, "\\x{code:02x}"),
-            (true, code) => write!(shown, "\\u{{{code:x}}}"),
-        };
+        if length > first.len_utf8() {
+            coloured = !matches!(piece, "\x1b[m" | "\x1b[0m");
+            shown.push_str(piece);
+        } else {
+            show(first, shown);
+        }
     }
     if coloured {
         shown.push_str("\x1b[0m");
     }
+}
+
+/// A character, or what it is where a terminal would do something else with it than show it.
+fn show(c: char, shown: &mut String) {
+    use std::fmt::Write;
+    // Writing to a String cannot fail.
+    let _ = match (acts(c), u32::from(c)) {
+        (false, _) => write!(shown, "{c}"),
+        (true, code @ ..=0xff) => write!(shown, "\\x{code:02x}"),
+        (true, code) => write!(shown, "\\u{{{code:x}}}"),
+    };
 }
 
 /// The length of a colour or of another look of letters (SGR) at the beginning of a text.
@@ -143,6 +159,7 @@ mod tests {
         ];
         for (text, expected) in table {
             assert_eq!(printable(text), expected, "{text:?}");
+            assert!(!visible(text).contains('\x1b'), "{text:?}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! Layers decided as a build would, without anything being run or any server being asked: bases by tag are what they
 //! were when they were last asked for.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -63,8 +64,8 @@ impl<'a> Look<'a> {
         let scope = Scope { http: Arc::new(Client::new(offline)), ..scope(request, graph, holder.owners()?)? };
         let pins = Pins::start(&request.directories.stacker)?;
         let mut graph = graph.clone();
-        let progress = request.progress;
-        let fetching = Fetching { loaded, wanted, scope: &scope, database: &database, pins: &pins, progress };
+        let (progress, beside) = (request.progress, RefCell::default());
+        let fetching = Fetching { loaded, wanted, scope: &scope, database: &database, pins: &pins, progress, beside };
         warnings.extend(remote::fetch(&mut graph, &fetching)?);
         let inputs = inputs::resolve(&graph, loaded, wanted, &scope, &database)?;
         inputs::check_hashes(&graph, loaded, wanted, &inputs, &database)?;

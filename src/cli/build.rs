@@ -84,6 +84,9 @@ pub struct BuildOptions {
     /// Write a JSON description of what was built
     #[arg(long, value_name = "FILE")]
     pub metadata_file: Option<PathBuf>,
+    /// Write when each step ran, in the trace-event format that Perfetto and chrome://tracing read
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
     /// Compression of the tars that are built here
     #[arg(long, value_name = "CODEC", default_value = "gzip")]
     pub compression: Codec,

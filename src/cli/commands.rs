@@ -15,6 +15,7 @@ use crate::shell::{self, AfterFailure, Start, shell};
 
 use super::config::Config;
 use super::describe;
+use super::graph::{graph, what};
 use super::options::{Directories, compression, cores, network, substitute, time};
 use super::{
     Build, BuildOptions, Cache, Cli, Command, Exec, Global, Grab, Reading, RecursiveBuild, Setup, Shell, Substitutes,
@@ -73,6 +74,7 @@ pub fn run(cli: Cli) -> Result<i32> {
         Command::Why(arguments) => print(&super::history::why(&directories, arguments)?),
         Command::History(arguments) => print(&super::history::history(&directories, &arguments)?),
         Command::Log(arguments) => print(&String::from_utf8_lossy(&super::history::log(&directories, arguments)?)),
+        Command::Graph(arguments) => print(&graph(&arguments, &directories)?),
         Command::Gc(arguments) => print(&super::cache::collect(&directories, insisted, &arguments)?),
         Command::Verify(arguments) => {
             let report = super::reproduce::verify(&arguments, &cli.global, directories, network, insisted)?;
@@ -140,7 +142,7 @@ fn tell(line: &str) {
 }
 
 /// A reader that has gone (`| head`) is no failure of ours.
-fn write(bytes: &[u8]) -> Result<i32> {
+pub(super) fn write(bytes: &[u8]) -> Result<i32> {
     use std::io::Write;
     match std::io::stdout().write_all(bytes) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -200,7 +202,8 @@ fn build_request(
     network: http::Options,
 ) -> Result<(build::Request, bool)> {
     let load = reading(&arguments.reading, &directories)?;
-    request(what(&arguments)?, load, arguments.options, global, directories, network)
+    let what = what("build", arguments.all, arguments.file.as_ref(), &arguments.layers)?;
+    request(what, load, arguments.options, global, directories, network)
 }
 
 fn recursive_request(
@@ -242,6 +245,7 @@ fn request(
         jobs: arguments.jobs.map_or_else(cores, usize::from),
         progress: mode(global, arguments.progress),
         metadata_file: arguments.metadata_file,
+        trace: arguments.trace,
         compression: compression(arguments.compression, arguments.compression_level)?,
         layer_types: arguments.layer_type,
         max_layer_size: arguments.max_layer_size.as_u64(),
@@ -316,15 +320,4 @@ fn what_to_look_in(all: Option<&PathBuf>, given: Option<&PathBuf>) -> Result<Wha
 /// The stackerfile that is meant.
 pub(super) fn file(given: Option<&PathBuf>) -> Result<PathBuf> {
     absolute(given.map_or(Path::new("stacker.yaml"), PathBuf::as_path))
-}
-
-fn what(arguments: &Build) -> Result<What> {
-    if !arguments.all {
-        return Ok(What::File(file(arguments.file.as_ref())?, arguments.layers.clone()));
-    }
-    match arguments.layers.as_slice() {
-        [] => Ok(What::All(absolute(".".as_ref())?)),
-        [directory] => Ok(What::All(absolute(directory.as_ref())?)),
-        _ => Err(Error::Usage("build --all takes one directory; to build some layers, use -f FILE LAYER…".to_owned())),
-    }
 }

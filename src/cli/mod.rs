@@ -8,6 +8,7 @@ pub mod config;
 mod convert;
 mod describe;
 mod history;
+mod graph;
 pub mod options;
 mod publish;
 mod reproduce;
@@ -26,6 +27,7 @@ pub use archive::{Export, Import};
 pub use build::{Build, BuildOptions, Codec, Exec, Grab, Publish, Reading, RecursiveBuild, Shell, Substitutes};
 pub use convert::Convert;
 pub use reproduce::Verify;
+pub use graph::Graph;
 
 /// Builds container images from stackerfiles, with a content-addressed cache, as an ordinary user.
 #[derive(Parser, Debug)]
@@ -147,6 +149,8 @@ pub enum Command {
     Publish(Box<Publish>),
     /// Build layers once more, and show what comes out otherwise
     Verify(Verify),
+    /// Show the layers and what they need: as a tree, a drawing, for Graphviz or Mermaid, as JSON
+    Graph(Graph),
     /// Show the images of the OCI layout
     Inspect(Inspect),
     /// Tell why a layer was built

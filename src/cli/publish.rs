@@ -62,6 +62,7 @@ pub(super) fn looking(
         jobs: 1,
         progress: Some(Mode::None),
         metadata_file: None,
+        trace: None,
         // It makes no difference for what is compared.
         compression: Compression::Gzip(6),
         layer_types,

@@ -92,7 +92,7 @@ impl Recording {
         database: &Database,
         (outcome, totals, digest): (i32, Totals, Option<[u8; 32]>),
         layers: impl FnOnce() -> Vec<BuiltLayer>,
-    ) -> Result<()> {
+    ) -> Result<BuildId> {
         self.ask_for_commit(PATIENCE);
         self.build.seconds = Some(self.begun.elapsed().as_secs_f64());
         (self.build.outcome, self.build.totals, self.build.digest) = (Some(outcome), totals, digest);
@@ -101,7 +101,7 @@ impl Recording {
             && let Some(same) = database.build_like(digest)?
         {
             self.build.same_as = Some(same);
-            return self.put(database).map(drop);
+            return self.put(database);
         }
         let id = match self.id {
             Some(id) => id,
@@ -110,7 +110,8 @@ impl Recording {
         for (number, step) in std::mem::take(&mut self.running) {
             database.put_step(id, number, &BuiltStep { outcome: Some("interrupted".to_owned()), ..step })?;
         }
-        database.end_build(id, &self.build, &layers())
+        database.end_build(id, &self.build, &layers())?;
+        Ok(id)
     }
 
     fn put(&mut self, database: &Database) -> Result<BuildId> {
@@ -157,14 +158,14 @@ impl Execution<'_> {
         recording.end(self.database, number, outcome, differs)
     }
 
-    /// Writes down how the build ended, whatever came of it.
-    pub fn record(&mut self, outcome: i32) -> Result<()> {
-        let Some(recording) = self.options.recording.take() else { return Ok(()) };
+    /// Writes down how the build ended, whatever came of it. Returns its number; `None`: it is not written down.
+    pub fn record(&mut self, outcome: i32) -> Result<Option<BuildId>> {
+        let Some(recording) = self.options.recording.take() else { return Ok(None) };
         self.decider.close();
         let totals = self.totals();
         let ended = outcome == 0 && totals.hits + totals.built == totals.layers;
         let digest = ended.then(|| self.digest());
-        recording.finish(self.database, (outcome, totals, digest), || self.built_layers())
+        recording.finish(self.database, (outcome, totals, digest), || self.built_layers()).map(Some)
     }
 
     fn totals(&self) -> Totals {

@@ -61,6 +61,18 @@ pub enum Status {
     Skipped,
 }
 
+impl Status {
+    /// As it is written: `hit`, `built`, `failed`, `skipped`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Status::Hit => "hit",
+            Status::Built => "built",
+            Status::Failed => "failed",
+            Status::Skipped => "skipped",
+        }
+    }
+}
+
 /// How many layers there were of each status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Totals {
@@ -105,13 +117,18 @@ impl Metadata {
         Metadata { totals: Totals::of(&layers), layers, images }
     }
 
-    /// Writes the file whole or not at all; pipes and devices are written to as they are.
+    /// Writes it to a file, see [`write_whole`].
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut text = serde_json::to_vec_pretty(self).expect("metadata is always JSON");
         text.push(b'\n');
-        if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-            return File::options().write(true).open(path).and_then(|mut file| file.write_all(&text)).at("write", path);
-        }
-        super::blobs::replace_file(path, &text)
+        write_whole(path, &text)
     }
+}
+
+/// Writes a file that somebody asked for, whole or not at all; pipes and devices are written to as they are.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return File::options().write(true).open(path).and_then(|mut file| file.write_all(bytes)).at("write", path);
+    }
+    super::blobs::replace_file(path, bytes)
 }

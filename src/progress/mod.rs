@@ -1,5 +1,6 @@
 //! What a build tells while it goes on: one enum of events, and renderers that consume it. Everything is on stderr.
 
+mod beside;
 pub mod log;
 mod plain;
 mod terminal;
@@ -8,6 +9,7 @@ use std::borrow::Cow;
 use std::io::IsTerminal;
 use std::time::Duration;
 
+pub use beside::{Beside, Watch};
 pub use plain::Plain;
 pub use terminal::Terminal;
 
@@ -190,6 +192,7 @@ impl Summary {
     }
 }
 
-fn plural<'a>(count: usize, one: &'a str, more: &'a str) -> &'a str {
+/// One word or the other.
+pub(crate) fn plural<'a>(count: usize, one: &'a str, more: &'a str) -> &'a str {
     if count == 1 { one } else { more }
 }

@@ -8,6 +8,7 @@
 mod ask;
 mod kept;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -21,7 +22,7 @@ use crate::http::{self, Failure};
 use crate::inputs::{Scope, base_place, remember_sha256};
 use crate::load::{Loaded, Place};
 use crate::pins::Pins;
-use crate::progress::{Event, Mode};
+use crate::progress::{Beside, Event, Mode};
 use crate::tell::Teller;
 use ask::{Answered, Ask};
 use kept::Kept;
@@ -46,6 +47,8 @@ pub struct Fetching<'a> {
     pub pins: &'a Pins,
     /// How downloads are shown.
     pub progress: Option<Mode>,
+    /// The downloads and waits there were.
+    pub beside: RefCell<Vec<Beside>>,
 }
 
 /// A place that wants a file, with the digest that it must have there.
@@ -152,7 +155,7 @@ fn ask_all(fetching: &Fetching, kept: &Kept, sources: &[Source]) -> Vec<Asked> {
             });
         }
     });
-    teller.end(Event::Stop);
+    fetching.beside.borrow_mut().extend(teller.end(Event::Stop));
     let mut answers = answers.into_inner().unwrap_or_else(|broken| broken.into_inner());
     (0..sources.len()).map(|index| answers.remove(&index)).collect()
 }

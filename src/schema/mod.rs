@@ -21,6 +21,8 @@ pub fn outputs() -> Vec<(&'static str, String)> {
         ("reproduce", of::<crate::reproduce::Report>()),
         ("inspect", of::<Vec<crate::inspect::Image>>()),
         ("check", of::<crate::check::Checked<'static>>()),
+        ("graph", of::<crate::picture::Picture>()),
+        ("trace", of::<crate::trace::Trace>()),
     ]
 }
 

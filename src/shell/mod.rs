@@ -6,6 +6,7 @@ mod open;
 mod relay;
 mod terminal;
 
+use std::cell::RefCell;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -126,7 +127,15 @@ fn look(
     let progress = Some(Mode::None);
     teller.warn(remote::fetch(
         graph,
-        &Fetching { loaded, wanted: &wanted, scope: &scope, database, pins: &pins, progress },
+        &Fetching {
+            loaded,
+            wanted: &wanted,
+            scope: &scope,
+            database,
+            pins: &pins,
+            progress,
+            beside: RefCell::default(),
+        },
     )?);
     let inputs = inputs::resolve(graph, loaded, &wanted, &scope, database)?;
     let source_date_epoch = inputs::source_date_epoch(&scope.host)?;

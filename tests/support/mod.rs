@@ -4,6 +4,7 @@
 pub mod archive;
 pub mod authority;
 pub mod base;
+pub mod browser;
 pub mod container;
 pub mod debian;
 pub mod identity;
