@@ -45,6 +45,7 @@ pub mod record;
 pub mod registry;
 pub mod remote;
 pub mod reproduce;
+pub mod report;
 pub mod resolve;
 pub mod schema;
 pub mod seal;

@@ -75,6 +75,10 @@ pub fn run(cli: Cli) -> Result<i32> {
         Command::History(arguments) => print(&super::history::history(&directories, &arguments)?),
         Command::Log(arguments) => print(&String::from_utf8_lossy(&super::history::log(&directories, arguments)?)),
         Command::Graph(arguments) => print(&graph(&arguments, &directories)?),
+        Command::Report(arguments) => match super::report::report(&arguments, &directories)?.as_str() {
+            "" => Ok(0),
+            told => print(told),
+        },
         Command::Gc(arguments) => print(&super::cache::collect(&directories, insisted, &arguments)?),
         Command::Verify(arguments) => {
             let report = super::reproduce::verify(&arguments, &cli.global, directories, network, insisted)?;

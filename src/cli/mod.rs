@@ -12,6 +12,7 @@ mod graph;
 pub mod options;
 mod publish;
 mod reproduce;
+mod report;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ pub use build::{Build, BuildOptions, Codec, Exec, Grab, Publish, Reading, Recurs
 pub use convert::Convert;
 pub use reproduce::Verify;
 pub use graph::Graph;
+pub use report::ReportArguments;
 
 /// Builds container images from stackerfiles, with a content-addressed cache, as an ordinary user.
 #[derive(Parser, Debug)]
@@ -151,6 +153,8 @@ pub enum Command {
     Verify(Verify),
     /// Show the layers and what they need: as a tree, a drawing, for Graphviz or Mermaid, as JSON
     Graph(Graph),
+    /// Write a page that shows a build: what ran and why, when, how large, with logs
+    Report(ReportArguments),
     /// Show the images of the OCI layout
     Inspect(Inspect),
     /// Tell why a layer was built
