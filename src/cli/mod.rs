@@ -7,12 +7,12 @@ mod commands;
 pub mod config;
 mod convert;
 mod describe;
-mod history;
 mod graph;
+mod history;
 pub mod options;
 mod publish;
-mod reproduce;
 mod report;
+mod reproduce;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -27,9 +27,9 @@ use crate::text::printable;
 pub use archive::{Export, Import};
 pub use build::{Build, BuildOptions, Codec, Exec, Grab, Publish, Reading, RecursiveBuild, Shell, Substitutes};
 pub use convert::Convert;
-pub use reproduce::Verify;
 pub use graph::Graph;
 pub use report::ReportArguments;
+pub use reproduce::Verify;
 
 /// Builds container images from stackerfiles, with a content-addressed cache, as an ordinary user.
 #[derive(Parser, Debug)]

@@ -5,7 +5,6 @@
 //! and so the layers by their diff ids. How they are compressed, what `--created` was, and what `--provenance` told, does not
 //! count.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
