@@ -68,3 +68,13 @@ CREATE TABLE evicted (
     created INTEGER NOT NULL,
     last_used INTEGER NOT NULL
 );
+
+-- What each thing in a roots directory was found to hold, each byte once, so that a quota needs no look at all of them;
+-- with the name '': the whole store.
+CREATE TABLE size (
+    roots BLOB NOT NULL,
+    name TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    measured INTEGER NOT NULL,
+    PRIMARY KEY (roots, name)
+) WITHOUT ROWID;

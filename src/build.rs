@@ -12,6 +12,7 @@ use crate::decide::{Decider, Settings};
 use crate::digest::Chain;
 use crate::error::{Error, Result};
 use crate::execute::{self, Execution, Recording, Site};
+use crate::gc;
 use crate::graph::{LayerGraph, LayerIndex};
 use crate::holder::Holder;
 use crate::http;
@@ -20,6 +21,7 @@ use crate::inputs::{self, Inputs, Scope};
 use crate::layer_type::{LayerType, Packing};
 use crate::load;
 use crate::pins::{Pin, Pins};
+use crate::progress::log::line;
 use crate::progress::{Beside, Event, Mode};
 use crate::provenance::Provenance;
 use crate::remote::{self, Fetching};
@@ -72,6 +74,8 @@ pub struct Request {
     pub created: Option<i64>,
     /// `--shell-fail`, `--on-run-failure`.
     pub after_failure: Option<AfterFailure>,
+    /// `--cache-max-size`, bytes.
+    pub cache_max_size: Option<u64>,
     /// `--offline`, `--ca-file` and their like.
     pub network: http::Options,
 }
@@ -168,6 +172,7 @@ pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     outcome.write_metadata(request.metadata_file.as_deref())?;
     write_trace(request, &database, id, (begun, &beside))?;
     open_what_failed(request, &outcome, &site, &database)?;
+    hold_quota(request, &site, &database)?;
     Ok(code)
 }
 
@@ -206,6 +211,20 @@ fn open_what_failed(request: &Request, outcome: &report::Outcome, site: &Arc<Sit
         }
         Ok(()) => Ok(()),
     }
+}
+
+/// `--cache-max-size`. What this build used is not needed any more.
+fn hold_quota(request: &Request, site: &Site, database: &Database) -> Result<()> {
+    let Some(max) = request.cache_max_size else { return Ok(()) };
+    site.pins.release();
+    database.note_uses()?;
+    let Some(held) = gc::quota::hold(&request.directories, &site.holder, database, max)? else { return Ok(()) };
+    match held.too_much {
+        true => line(&format!("warning: {}; running builds use those", held.told)),
+        false if request.progress == Some(Mode::None) => {}
+        false => line(&held.told),
+    }
+    Ok(())
 }
 
 /// The stackerfiles that are read.

@@ -117,6 +117,8 @@ pub enum CommitPoint {
     RowsKept,
 
     // The main process: gc.
+    /// Data that can be made again is out of reach.
+    DataSetAside,
     /// Data of a result is out of reach.
     ResultSetAside,
     /// A blob that only that result needed is gone.

@@ -56,6 +56,7 @@ pub mod story;
 pub mod text;
 pub mod trace;
 pub mod unpack;
+pub mod usage;
 pub mod verify;
 pub mod worker;
 

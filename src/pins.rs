@@ -91,10 +91,18 @@ impl Pins {
     }
 }
 
+impl Pins {
+    /// Nothing is relied on any more.
+    pub fn release(&self) {
+        let _ = fs::remove_file(&self.path);
+        // Unlocked it says nothing any more; gc removes it when this could not.
+        let _ = self.state.lock().unwrap_or_else(|broken| broken.into_inner()).file.unlock();
+    }
+}
+
 impl Drop for Pins {
     fn drop(&mut self) {
-        // Unlocked it says nothing any more; gc removes it when this cannot.
-        let _ = fs::remove_file(&self.path);
+        self.release();
     }
 }
 

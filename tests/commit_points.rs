@@ -57,6 +57,8 @@ enum Occasion {
     Deep,
     /// `stacker gc`, with all results long unused.
     Gc,
+    /// `stacker gc` that leaves nothing.
+    Fit,
 }
 
 impl Occasion {
@@ -75,6 +77,7 @@ impl Occasion {
             RecordRemoved => Occasion::Anew,
             ResultSetAside | ResultFileRemoved | BlobsForgotten | ResultForgotten | LeftoversSetAside
             | LeftoverRemoved => Occasion::Gc,
+            DataSetAside => Occasion::Fit,
             TreeMerged | TreeNamed if !btrfs => Occasion::Deep,
             _ => Occasion::Edit,
         }
@@ -83,20 +86,31 @@ impl Occasion {
     fn command(self) -> &'static [&'static str] {
         match self {
             Occasion::Gc => &["gc", "--older-than", "1h"],
+            Occasion::Fit => &["gc", "--max-size", "1"],
             Occasion::Anew => &["build", "--no-cache"],
             _ => &["build"],
         }
     }
 
+    /// How the script of `two` ends.
+    fn ending(self) -> &'static str {
+        match self {
+            Occasion::Failing => "false",
+            // What it stands on is a result of the state before.
+            Occasion::NoData => "true; true",
+            _ => "true",
+        }
+    }
+
     /// Whether results of the state before are wanted.
     fn needs_a_build(self) -> bool {
-        matches!(self, Occasion::Anew | Occasion::Gc)
+        matches!(self, Occasion::Anew | Occasion::NoData | Occasion::Gc | Occasion::Fit)
     }
 
     fn arrange(self, space: &Space) {
         let store = space.stacker_dir();
         match self {
-            Occasion::Edit | Occasion::Failing | Occasion::Anew => {}
+            Occasion::Edit | Occasion::Failing | Occasion::Anew | Occasion::Fit => {}
             Occasion::NewDatabase => {
                 for suffix in ["", "-wal", "-shm"] {
                     let _ = fs::remove_file(store.join(format!("stacker.db{suffix}")));
@@ -310,7 +324,7 @@ fn once(space: &Space, undisturbed: &Undisturbed, round: usize, kill: Kill) -> b
     if occasion.needs_a_build() {
         check(space, undisturbed, sources, &what);
     }
-    sources.write(space, if occasion == Occasion::Failing { "false" } else { "true" });
+    sources.write(space, occasion.ending());
     occasion.arrange(space);
     let killed = kill_at(space, occasion, kill);
     check(space, undisturbed, sources, &what);

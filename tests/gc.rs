@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use support::space::{Space, for_each_identity};
+use support::space::{Space, for_each_identity, for_each_user};
 
 const LAYERS: &str = "
 lib: {from: {type: built, tag: base}, imports: [{path: data, dest: /data}], run: 'cat /data/file > /lib'}
@@ -167,4 +167,109 @@ fn wait_for(done: impl Fn() -> bool) {
         assert!(start.elapsed() < Duration::from_secs(20), "waited in vain");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// A store with a layer that takes long and one that is large, both unused for long, and one that is used.
+fn prepare_sizes(space: &Space) {
+    space.stackerfile(
+        "
+slow: {from: {type: built, tag: base}, run: 'sleep 1.5; head -c 3000000 /dev/urandom > /slow'}
+large: {from: {type: built, tag: base}, run: 'head -c 8000000 /dev/urandom > /large'}
+used: {from: {type: built, tag: base}, run: 'head -c 1000000 /dev/urandom > /used'}
+",
+    );
+    space.build(&[]);
+}
+
+/// Bytes that are left, as gc says.
+#[track_caller]
+fn left(told: &str) -> u64 {
+    let last = told.lines().last().unwrap();
+    let words = last.rsplit("; ").next().unwrap();
+    let size = words.split(" would be").next().unwrap().split(" are").next().unwrap();
+    size.parse::<bytesize::ByteSize>().unwrap_or_else(|_| panic!("no size in {last}")).as_u64()
+}
+
+#[test]
+fn what_is_worth_least_goes_until_the_size_is_right() {
+    for_each_identity(|space| {
+        prepare_sizes(space);
+        // The layout would keep the bytes of blobs.
+        fs::remove_dir_all(space.path("oci")).unwrap();
+        let all = left(&space.stacker(&["gc"]).ends_with(0).stdout);
+        assert!((20_000_000..40_000_000).contains(&all), "{all}");
+        // What can be made again of a blob goes before anything has to run again.
+        let max = (all - 6_000_000).to_string();
+        let told = space.stacker(&["gc", "--max-size", &max, "--dry-run"]).ends_with(0).stdout;
+        assert!(told.contains("of which the blob stays") && !told.contains("run of"), "{told}");
+        let expected = left(&told);
+        let told = space.stacker(&["gc", "--max-size", &max]).ends_with(0).stdout;
+        assert!(left(&told) <= all - 6_000_000, "{told}");
+        assert!(left(&told).abs_diff(expected) < all / 20, "--dry-run says the same: {expected}, {told}");
+        assert_eq!(evicted(space), Vec::<String>::new());
+        space.build(&[]).built(&[]);
+
+        // Then the layer whose bytes are worth least: of a megabyte each, the large one took the least time.
+        fs::remove_dir_all(space.path("oci")).unwrap();
+        let told = space.stacker(&["gc", "--max-size", "8000000"]).ends_with(0).stdout;
+        assert!(told.contains("run of large"), "{told}");
+        assert!(!told.contains("run of slow") && left(&told) <= 8_000_000, "{told}");
+        assert_eq!(evicted(space), [r#"{"max-size":{"bytes":8000000}}"#]);
+        assert_eq!(count(space, &["trash", "pins"]), 0);
+        space.build(&[]).built(&["large"]);
+    });
+}
+
+#[test]
+fn a_quota_holds_at_the_end_of_each_build() {
+    for_each_identity(|space| {
+        space.write("conf.yaml", "cache_max_size: 12MiB\n");
+        let build = |round: u32| {
+            let script = format!("head -c 4000000 /dev/urandom > /{round}");
+            space.stackerfile(&format!("app: {{from: {{type: built, tag: base}}, run: '{script}'}}\n"));
+            let run = space.build(&["--config", "conf.yaml"]);
+            fs::remove_dir_all(space.path("oci")).unwrap();
+            run
+        };
+        let mut said = 0;
+        for round in 0..6 {
+            let run = build(round);
+            said += usize::from(run.stderr.contains("over its quota of 12.0 MiB"));
+            // The bytes of this build's blobs were still the layout's.
+            let size = left(&space.stacker(&["gc", "--dry-run"]).ends_with(0).stdout);
+            assert!(size <= (12 << 20) + 4_000_000, "{size} after round {round}: {run}");
+        }
+        assert!((1..6).contains(&said), "room was made {said} times");
+        let small = space.build(&["--cache-max-size", "1KiB"]);
+        small.says("over its quota of 1.0 KiB");
+        assert_eq!(count(space, &["deltas", "blobs"]), 0, "nothing but the database is left: {small}");
+    });
+}
+
+#[test]
+fn the_newest_states_of_each_layer_stay() {
+    for_each_user(|space| {
+        let build = |round: u32| {
+            space.stackerfile(&format!(
+                "
+same: {{from: {{type: built, tag: base}}, run: 'echo same > /same'}}
+app: {{from: {{type: built, tag: same}}, run: 'echo {round} > /app'}}
+"
+            ));
+            space.build(&[])
+        };
+        for round in 0..4 {
+            build(round);
+        }
+        // No new state.
+        build(3);
+        let told = space.stacker(&["gc", "--keep-last", "2"]).ends_with(0).stdout;
+        assert_eq!(told.matches("run of app").count(), 2, "{told}");
+        assert!(!told.contains("of same") && !told.contains("unpack"), "{told}");
+        assert_eq!(evicted(space), vec![r#"{"keep-last":{"count":2}}"#; 2]);
+        build(2).built(&[]);
+        build(1).built(&["app"]);
+        let said = space.stacker(&["gc", "--keep-last", "0"]).ends_with(2).stderr;
+        assert!(said.contains("--keep-last"), "{said}");
+    });
 }

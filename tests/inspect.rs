@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use stacker::Error;
 use stacker::action::{Action, Attributes, Ids, Kind, Network, Platform};
 use stacker::digest::{BlobDigest, ChainId, DiffId};
-use stacker::inspect::cache::{CacheEntry, CachePath, CacheRow, render_entries, render_list};
+use stacker::inspect::cache::{CacheEntry, CachePath, CacheRow, Cause, Status, render_entries, render_list};
 use stacker::inspect::inspect;
 use support::schema::assert_fits;
 
@@ -176,6 +176,8 @@ fn entry() -> CacheEntry {
         seconds: 125.0,
         created: 946_684_900,
         last_used: 946_685_000,
+        status: Status::Present,
+        evicted: None,
     };
     let path = CachePath { name: "log".into(), path: "/cache/logs/x.log".into(), bytes: Some(2048) };
     CacheEntry { action, row, labels: None, paths: vec![path] }
@@ -232,4 +234,20 @@ fn cache_ls_has_one_line_for_each_result() {
     assert_fits("cache-ls", &json);
     assert_eq!((&json[0]["layers"], &json[1]["diff_id"]), (&json!(["app", "app2"]), &Value::Null));
     assert_eq!(json[0]["created"], "2000-01-01T00:01:40Z");
+}
+
+#[test]
+fn cache_ls_shows_what_went_and_why() {
+    let full = entry().row;
+    let evicted = Some((946_686_000, Cause::KeepLast { count: 3 }));
+    let gone = CacheRow { status: Status::Evicted, evicted, ..full.clone() };
+    let rows = [full, gone];
+    let text = render_list(&rows, false);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].ends_with("STATUS") && lines[1].ends_with("present"), "{text}");
+    assert!(lines[2].ends_with("evicted 2000-01-01T00:20:00Z (--keep-last 3)"), "{text}");
+    let json: Value = serde_json::from_str(&render_list(&rows, true)).expect("JSON");
+    assert_fits("cache-ls", &json);
+    assert_eq!(json[1]["evicted"], json!({"when": "2000-01-01T00:20:00Z", "cause": {"keep-last": {"count": 3}}}));
+    assert_eq!((&json[1]["status"], &json[0]["evicted"]), (&json!("evicted"), &Value::Null));
 }

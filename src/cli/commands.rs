@@ -16,7 +16,7 @@ use crate::shell::{self, AfterFailure, Start, shell};
 use super::config::Config;
 use super::describe;
 use super::graph::{graph, what};
-use super::options::{Directories, compression, cores, network, substitute, time};
+use super::options::{Directories, compression, cores, network, quota, substitute, time};
 use super::{
     Build, BuildOptions, Cache, Cli, Command, Exec, Global, Grab, Reading, RecursiveBuild, Setup, Shell, Substitutes,
     UnprivSetup,
@@ -34,6 +34,7 @@ pub fn run(cli: Cli) -> Result<i32> {
     let config = Config::read(cli.global.config.as_deref())?;
     let directories = Directories::resolve(&cli.global, &config)?;
     let network = network(&cli.global, &config)?;
+    let quota = quota(&cli.global, &config)?;
     if cli.global.debug {
         let Directories { stacker, roots, oci, .. } = &directories;
         let (stacker, roots, oci) = (stacker.0.display(), roots.0.display(), oci.display());
@@ -43,11 +44,11 @@ pub fn run(cli: Cli) -> Result<i32> {
     match cli.command {
         Command::Build(mut arguments) => {
             arguments.options.provenance = arguments.options.provenance.or(config.provenance);
-            build_layers(build_request(*arguments, &cli.global, directories, network), insisted)
+            build_layers(build_request(*arguments, &cli.global, directories, network), quota, insisted)
         }
         Command::RecursiveBuild(mut arguments) => {
             arguments.options.provenance = arguments.options.provenance.or(config.provenance);
-            build_layers(recursive_request(*arguments, &cli.global, directories, network), insisted)
+            build_layers(recursive_request(*arguments, &cli.global, directories, network), quota, insisted)
         }
         Command::Shell(arguments) => {
             let holder = holder(&directories, insisted)?;
@@ -156,8 +157,9 @@ pub(super) fn write(bytes: &[u8]) -> Result<i32> {
     }
 }
 
-fn build_layers(request: Result<(build::Request, bool)>, insisted: Insisted) -> Result<i32> {
-    let (request, order_only) = request?;
+fn build_layers(request: Result<(build::Request, bool)>, quota: Option<u64>, insisted: Insisted) -> Result<i32> {
+    let (mut request, order_only) = request?;
+    request.cache_max_size = quota;
     if order_only {
         return print(&build::order(&request)?);
     }
@@ -258,6 +260,7 @@ fn request(
             Some(command) => Some(AfterFailure::Command(command)),
             None => arguments.shell_fail.then_some(AfterFailure::Shell),
         },
+        cache_max_size: None,
         directories,
         network,
     };

@@ -25,6 +25,30 @@ pub struct Config {
     pub ca_file: Option<PathBuf>,
     /// As `--provenance`.
     pub provenance: Option<bool>,
+    /// As `--cache-max-size`.
+    pub cache_max_size: Option<Size>,
+}
+
+/// A size as people write it, `20GiB`, or a number of bytes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Size {
+    /// Bytes.
+    Number(u64),
+    /// With its unit.
+    Text(String),
+}
+
+impl Size {
+    /// In bytes.
+    pub fn bytes(&self) -> Result<u64> {
+        match self {
+            Size::Number(bytes) => Ok(*bytes),
+            Size::Text(text) => text.parse::<bytesize::ByteSize>().map(|size| size.as_u64()).map_err(|_| {
+                Error::Usage(format!("cache_max_size in the configuration file: {text:?} is no size; write 20GiB"))
+            }),
+        }
+    }
 }
 
 impl Config {

@@ -3,6 +3,7 @@
 mod archive;
 mod build;
 mod cache;
+mod cache_arguments;
 mod commands;
 pub mod config;
 mod convert;
@@ -26,6 +27,7 @@ use crate::text::printable;
 
 pub use archive::{Export, Import};
 pub use build::{Build, BuildOptions, Codec, Exec, Grab, Publish, Reading, RecursiveBuild, Shell, Substitutes};
+pub use cache_arguments::{Cache, Gc, Ls};
 pub use convert::Convert;
 pub use graph::Graph;
 pub use report::ReportArguments;
@@ -62,7 +64,10 @@ pub struct Global {
     /// Where `.stacker` and `roots` lie, instead of the user's cache
     #[arg(long, global = true, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
-    /// YAML file with work_dir, stacker_dir, oci_dir, rootfs_dir, ca_file, provenance (default: ~/.config/stacker/conf.yaml, if there is one)
+    /// What the cache may hold when a build is over, such as 20GiB: what is worth least goes (default: all stays)
+    #[arg(long, global = true, value_name = "SIZE")]
+    pub cache_max_size: Option<bytesize::ByteSize>,
+    /// YAML file with work_dir, stacker_dir, oci_dir, rootfs_dir, ca_file, provenance, cache_max_size (default: ~/.config/stacker/conf.yaml, if there is one)
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Kind of snapshot store (default: btrfs where the roots directory is on it, else overlay where that works, else copy)
@@ -192,41 +197,6 @@ pub struct Inspect {
     pub json: bool,
 }
 
-/// `stacker cache`.
-#[derive(Subcommand, Debug)]
-pub enum Cache {
-    /// List the stored results
-    Ls {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Remove what was not used for long, and what nothing refers to
-    Gc(Gc),
-    /// Look whether everything in the cache is there and right; what is damaged is set aside
-    #[command(long_about = VERIFY)]
-    Verify {
-        /// Read all contents too
-        #[arg(long)]
-        deep: bool,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Write the results of layers into one file, for other machines
-    Export(Export),
-    /// Take the results of such a file
-    Import(Import),
-    /// Show one action and its result
-    Show {
-        /// A layer's name, or the first digits of a key
-        name: String,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-}
-
 /// `stacker publish --help`.
 const PUBLISH: &str = "\
 Send images of the OCI layout to a registry, or copy them to another layout, as they lie there. What is there already is
@@ -235,30 +205,6 @@ not sent again; blobs that other repositories of the registry have are taken fro
 Before anything is sent, it is looked whether the images are what their stackerfiles say now: as a build looks, but
 nothing is built and no server is asked (bases by tag count as they were when they were last asked for). Images that are
 not, and those with layers that are never cached, need --force.";
-
-/// `stacker cache verify --help`.
-const VERIFY: &str = "\
-Look whether everything in the cache is there and right: records and the database, listings, changes of layers, their
-trees, blobs. Without --deep no content is read: names, types, modes, owners, sizes, times and attributes are compared.
-
-What is damaged is set aside (files: in `damaged` of the stacker directory, until `gc --older-than`), and made again at
-once or by the next build that needs it. Builds may run meanwhile: what one of them uses is told, and left to it.
-
-Staged imports have nothing that they could be compared with: with --deep they are set aside, and staged again when they
-are needed.
-
-Exit code 0: all is right; 1: something was damaged.";
-
-/// `stacker gc`.
-#[derive(Args, Debug)]
-pub struct Gc {
-    /// Remove results that no build used for so long, such as 30d, 12h or 2w (default: keep all results)
-    #[arg(long, value_name = "AGE")]
-    pub older_than: Option<String>,
-    /// Only tell what would be removed
-    #[arg(long)]
-    pub dry_run: bool,
-}
 
 /// `stacker setup`.
 #[derive(Args, Debug)]

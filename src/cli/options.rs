@@ -9,7 +9,7 @@ use crate::inputs::absolute;
 use crate::place::{RootsDir, StackerDir};
 use crate::worker::message::Compression;
 
-use super::config::Config;
+use super::config::{Config, Size};
 use super::{Codec, Global};
 
 /// Where this invocation reads and writes.
@@ -97,6 +97,14 @@ pub fn network(global: &Global, config: &Config) -> Result<http::Options> {
     })
 }
 
+/// What the cache may hold when a build is over, in bytes: the flag, else the configuration file.
+pub fn quota(global: &Global, config: &Config) -> Result<Option<u64>> {
+    match global.cache_max_size {
+        Some(size) => Ok(Some(size.as_u64())),
+        None => config.cache_max_size.as_ref().map(Size::bytes).transpose(),
+    }
+}
+
 /// A path that a variable names.
 pub(super) fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
@@ -158,13 +166,13 @@ pub fn time(text: &str) -> Result<i64> {
 }
 
 /// A span such as `30d`, `12h` or `2w`, in seconds.
-pub fn age(text: &str) -> Result<u64> {
-    let wrong = |error: jiff::Error| Error::Usage(format!("--older-than {text:?}: {error}; write 30d, 12h or 2w"));
+pub fn age(flag: &str, text: &str) -> Result<u64> {
+    let wrong = |error: jiff::Error| Error::Usage(format!("{flag} {text:?}: {error}; write 30d, 12h or 2w"));
     let span: jiff::Span = text.parse().map_err(wrong)?;
     let days = jiff::SpanRelativeTo::days_are_24_hours();
     let seconds = span.total((jiff::Unit::Second, days)).map_err(wrong)?;
     if seconds < 0.0 {
-        return Err(Error::Usage(format!("--older-than {text:?} lies in the future")));
+        return Err(Error::Usage(format!("{flag} {text:?} lies in the future")));
     }
     Ok(seconds as u64)
 }

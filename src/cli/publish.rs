@@ -71,6 +71,7 @@ pub(super) fn looking(
         // What it tells is not compared.
         provenance: None,
         after_failure: None,
+        cache_max_size: None,
         directories,
         network,
     }

@@ -53,6 +53,19 @@ pub enum Cause {
     Missing,
 }
 
+impl Cause {
+    /// The rule as it stands on a command line, else what was found.
+    pub fn rule(&self) -> String {
+        match self {
+            Cause::OlderThan { seconds } => format!("--older-than {seconds}s"),
+            Cause::MaxSize { bytes } => format!("--max-size {}", bytesize::ByteSize::b(*bytes).display().iec()),
+            Cause::KeepLast { count } => format!("--keep-last {count}"),
+            Cause::Damaged => "damaged".to_owned(),
+            Cause::Missing => "missing".to_owned(),
+        }
+    }
+}
+
 impl Database {
     /// Writes down that the result of a key went. Its row in `result` is dropped by [`Database::forget`].
     pub fn put_evicted(&self, key: &Key, evicted: &Evicted) -> Result<()> {
@@ -78,7 +91,7 @@ impl Database {
     pub fn evicted(&self, key: &Key) -> Result<Option<Evicted>> {
         self.query(|connection| {
             let mut statement = connection.prepare_cached(&format!("{EVICTED} WHERE key = ?1"))?;
-            statement.query_row([key.0], |row| evicted_of(row)).optional()
+            statement.query_row([key.0], evicted_of).optional()
         })
     }
 
@@ -97,13 +110,17 @@ fn evicted_of(row: &Row) -> rusqlite::Result<Evicted> {
     let cause: String = row.get(1)?;
     Ok(Evicted {
         evicted: row.get(0)?,
-        // Of a cause that only a newer stacker knows, what is certain is this.
-        cause: serde_json::from_str(&cause).unwrap_or(Cause::Missing),
+        cause: cause_of(&cause),
         diff_id: row.get::<_, Option<_>>(2)?.map(DiffId),
         seconds: row.get(3)?,
         created: row.get(4)?,
         last_used: row.get(5)?,
     })
+}
+
+/// Of a cause that only a newer stacker knows, what is certain is that the result is missing.
+pub(super) fn cause_of(text: &str) -> Cause {
+    serde_json::from_str(text).unwrap_or(Cause::Missing)
 }
 
 /// What is to be kept of a result that is there.

@@ -13,6 +13,7 @@ mod open;
 mod references;
 mod remembered;
 mod results;
+mod sizes;
 mod verify;
 
 use std::cell::{Cell, RefCell};
@@ -31,7 +32,7 @@ pub use durable::Unsynced;
 pub use evicted::{Cause, Evicted};
 pub use garbage::Orphaned;
 pub use open::{boot_id, make_directories, must_exist, open_existing};
-pub use results::CacheRow;
+pub use results::{CacheRow, Status};
 
 /// The open database of a stacker directory.
 #[derive(Debug)]

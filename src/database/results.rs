@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::{Cause, Database, evicted, next_unsynced, now};
 use crate::action::Action;
@@ -16,6 +18,18 @@ use crate::record::{ActionResult, LayerInfo, Record, remove};
 /// writes nothing.
 pub(super) const USE_GRAIN: i64 = 3600;
 
+/// Whether a result, and its data, is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// It is there.
+    Present,
+    /// What came out is known, and nothing is left of its data: its action runs again when something needs that.
+    Lost,
+    /// It went; what it was is known.
+    Evicted,
+}
+
 /// One line of `stacker cache ls`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CacheRow {
@@ -23,7 +37,7 @@ pub struct CacheRow {
     pub key: Key,
     /// `unpack`, `import`, `run`, `labels`.
     pub kind: String,
-    /// Layers whose last build used it.
+    /// Layers whose last build used it; where none did, those of which an earlier one is known to have.
     pub layers: Vec<String>,
     /// The layer; `None`: nothing changed.
     pub diff_id: Option<DiffId>,
@@ -35,6 +49,10 @@ pub struct CacheRow {
     pub created: i64,
     /// When a build last used it, within an hour.
     pub last_used: i64,
+    /// Whether it is there; the database alone does not know of data that is lost.
+    pub status: Status,
+    /// When it went the last time (seconds since 1970), and why: also of a result that is there again.
+    pub evicted: Option<(i64, Cause)>,
 }
 
 impl Database {
@@ -177,20 +195,34 @@ impl Database {
 
     /// Every result, those used last first.
     pub fn list(&self) -> Result<Vec<CacheRow>> {
-        let mut layers: HashMap<Key, BTreeSet<String>> = HashMap::new();
-        for (layer, keys) in self.all_last_actions()? {
-            for key in keys {
-                layers.entry(key).or_default().insert(layer.clone());
-            }
-        }
+        self.rows(
+            "SELECT key, kind, result.diff_id, COALESCE(bytes, 0), result.seconds, result.created, result.last_used,
+                 evicted, cause
+             FROM result JOIN action USING (key) LEFT JOIN layer ON layer.diff_id = result.diff_id
+                 LEFT JOIN evicted USING (key)
+             ORDER BY result.last_used DESC, result.created DESC, key",
+            Status::Present,
+        )
+    }
+
+    /// Every result that went and did not come again, those used last first.
+    pub fn list_evicted(&self) -> Result<Vec<CacheRow>> {
+        self.rows(
+            "SELECT key, kind, evicted.diff_id, COALESCE(bytes, 0), seconds, created, last_used, evicted, cause
+             FROM evicted JOIN action USING (key) LEFT JOIN layer ON layer.diff_id = evicted.diff_id
+             WHERE NOT EXISTS (SELECT 1 FROM result WHERE result.key = evicted.key)
+             ORDER BY last_used DESC, created DESC, key",
+            Status::Evicted,
+        )
+    }
+
+    fn rows(&self, query: &str, status: Status) -> Result<Vec<CacheRow>> {
+        let mut layers = self.names_of_keys()?;
         self.query(|connection| {
-            let mut statement = connection.prepare(
-                "SELECT key, kind, result.diff_id, COALESCE(bytes, 0), seconds, created, last_used
-                 FROM result JOIN action USING (key) LEFT JOIN layer ON layer.diff_id = result.diff_id
-                 ORDER BY last_used DESC, created DESC, key",
-            )?;
+            let mut statement = connection.prepare(query)?;
             let rows = statement.query_map([], |row| {
                 let key = Key(row.get(0)?);
+                let (when, cause) = (row.get::<_, Option<i64>>(7)?, row.get::<_, Option<String>>(8)?);
                 Ok(CacheRow {
                     key,
                     kind: row.get(1)?,
@@ -200,10 +232,26 @@ impl Database {
                     seconds: row.get(4)?,
                     created: row.get(5)?,
                     last_used: row.get(6)?,
+                    status,
+                    evicted: when.zip(cause.map(|cause| evicted::cause_of(&cause))),
                 })
             })?;
             rows.collect()
         })
+    }
+
+    /// The layers that used each key: by their last builds, else by earlier ones.
+    fn names_of_keys(&self) -> Result<HashMap<Key, BTreeSet<String>>> {
+        let gather = |states: Vec<(String, Vec<Key>)>| {
+            let mut layers: HashMap<Key, BTreeSet<String>> = HashMap::new();
+            for (layer, key) in states.iter().flat_map(|(layer, keys)| keys.iter().map(move |key| (layer, key))) {
+                layers.entry(*key).or_default().insert(layer.clone());
+            }
+            layers
+        };
+        let mut layers = gather(self.layer_states()?);
+        layers.extend(gather(self.all_last_actions()?));
+        Ok(layers)
     }
 
     fn remove_record(&self, name: &str) -> Result<()> {

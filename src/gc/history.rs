@@ -13,7 +13,7 @@ use crate::digest::{Key, TreeDigest};
 use crate::error::Result;
 use crate::pins::{Closed, Live};
 use crate::place::{StackerDir, layer_listing};
-use crate::record::names;
+use crate::record;
 
 use super::Gc;
 use super::leftovers::is_older;
@@ -38,7 +38,7 @@ pub fn remains(stacker: &StackerDir, database: &Database) -> Result<Vec<Remains>
     let mut remains = Vec::new();
     for (directory, used) in [("listings", listings), ("logs", logs)] {
         let directory = stacker.0.join(directory);
-        for name in names(&directory)?.into_iter().filter(|name| !used.contains(name)) {
+        for name in record::names(&directory)?.into_iter().filter(|name| !used.contains(name)) {
             let path = directory.join(name);
             if let Ok(found) = path.symlink_metadata() {
                 remains.push(Remains { path, bytes: found.blocks() * 512 });
@@ -46,6 +46,12 @@ pub fn remains(stacker: &StackerDir, database: &Database) -> Result<Vec<Remains>
         }
     }
     Ok(remains)
+}
+
+/// Their names, relative to the stacker directory.
+pub fn names(stacker: &StackerDir, database: &Database) -> Result<HashSet<String>> {
+    let name = |file: Remains| Some(file.path.strip_prefix(&stacker.0).ok()?.to_str()?.to_owned());
+    Ok(remains(stacker, database)?.into_iter().filter_map(name).collect())
 }
 
 impl Gc<'_> {
@@ -59,7 +65,7 @@ impl Gc<'_> {
         if bytes <= bound {
             return Ok(());
         }
-        let used = last_uses(database)?;
+        let (used, mut gone) = (last_uses(database)?, Vec::new());
         remains.sort_by_cached_key(|file| Reverse(last_use(file, &used)));
         while bytes > bound
             && let Some(file) = remains.pop()
@@ -69,15 +75,17 @@ impl Gc<'_> {
                 continue;
             }
             bytes -= file.bytes;
-            self.bytes += file.bytes;
-            self.told.push(format!("{}, which only explains builds of long ago", file.path.display()));
             if !self.dry_run {
-                crate::record::remove(&file.path)?;
+                record::remove(&file.path)?;
                 CommitPoint::LeftoverRemoved.reached();
                 forget(database, &file)?;
             }
+            gone.push(file.path);
         }
         drop(closed);
+        for path in gone {
+            self.file_gone(&path, "which only explains what was built long ago");
+        }
         Ok(())
     }
 }

@@ -56,7 +56,7 @@ impl Gc<'_> {
         }
         gone.extend(self.in_nurseries(made_before)?);
         for path in &gone {
-            self.told.push(format!("{path}, which nothing refers to"));
+            self.gone(&format!("{path}, which nothing refers to"), std::slice::from_ref(path));
         }
         if !self.dry_run && !gone.is_empty() {
             self.job(Job::SetAside { paths: gone })?;
@@ -127,8 +127,7 @@ impl Gc<'_> {
             if wanted(&name) || !is_older(&path, before) {
                 continue;
             }
-            self.bytes += path.symlink_metadata().map_or(0, |found| found.len());
-            self.told.push(format!("{}, which nothing refers to", path.display()));
+            self.file_gone(&path, "which nothing refers to");
             if !self.dry_run {
                 match path.is_dir() && !path.is_symlink() {
                     // The second place of a killed `stacker verify`.
@@ -142,7 +141,7 @@ impl Gc<'_> {
     }
 
     /// The names in a directory beneath the roots directory; none where there is no such directory.
-    fn names(&self, directory: &str) -> Result<Vec<String>> {
+    pub(super) fn names(&self, directory: &str) -> Result<Vec<String>> {
         let path = self.directories.roots.0.join(directory);
         let entries = match fs::read_dir(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),

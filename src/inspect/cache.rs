@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::table::{Facts, NOTHING_THERE, bytes, columns, moment, plain};
 use crate::action::{Action, Field};
-pub use crate::database::CacheRow;
+pub use crate::database::{CacheRow, Cause, Status};
 use crate::digest::{DiffId, Key};
 use crate::progress::duration;
 use crate::text;
@@ -45,7 +45,7 @@ pub struct Listed {
     key: Key,
     /// What was done: `unpack`, `import`, `run` or `labels`.
     kind: String,
-    /// Layers whose last build used it.
+    /// Layers whose last build used it; where none did, those of which an earlier one is known to have.
     layers: Vec<String>,
     /// The layer of the image that came out; null: nothing changed, or labels did.
     diff_id: Option<DiffId>,
@@ -57,6 +57,20 @@ pub struct Listed {
     created: String,
     /// When a build last used it, within an hour (RFC 3339).
     last_used: String,
+    /// Whether it is there.
+    status: Status,
+    /// The last time that it went, also of a result that is there again; absent where it never did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evicted: Option<Eviction>,
+}
+
+/// When and why a result went.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Eviction {
+    /// When (RFC 3339).
+    when: String,
+    /// By which rule.
+    cause: Cause,
 }
 
 /// A result as JSON, with all that led to it.
@@ -83,11 +97,14 @@ pub fn render_list(rows: &[CacheRow], json: bool) -> String {
         return text::json(&rows.iter().map(Listed::of).collect::<Vec<_>>());
     }
     if rows.is_empty() {
-        return "the cache holds no results\n".to_owned();
+        return "the cache holds no such results\n".to_owned();
     }
-    let header = ["KEY", "KIND", "LAYERS", "RESULT", "SIZE", "TOOK", "BUILT", "LAST USED"];
+    let mut header = vec!["KEY", "KIND", "LAYERS", "RESULT", "SIZE", "TOOK", "BUILT", "LAST USED"];
+    // Usually all are there.
+    let differ = rows.iter().any(|row| row.status != Status::Present);
+    header.extend(differ.then_some("STATUS"));
     let cells = |row: &CacheRow| {
-        vec![
+        let mut cells = vec![
             first_digits(&row.key.hex()),
             plain(&row.kind),
             row.layer_names(),
@@ -96,7 +113,9 @@ pub fn render_list(rows: &[CacheRow], json: bool) -> String {
             duration(row.seconds),
             moment(row.created),
             moment(row.last_used),
-        ]
+        ];
+        cells.extend(differ.then(|| row.state()));
+        cells
     };
     columns(Some(&header), rows.iter().map(cells), &[4, 5])
 }
@@ -111,9 +130,10 @@ pub fn render_entries(entries: &[CacheEntry], json: bool) -> String {
 
 impl Listed {
     fn of(row: &CacheRow) -> Listed {
-        let CacheRow { key, kind, layers, diff_id, bytes, seconds, created, last_used } = row.clone();
+        let CacheRow { key, kind, layers, diff_id, bytes, seconds, created, last_used, status, evicted } = row.clone();
         let (created, last_used) = (moment(created), moment(last_used));
-        Listed { key, kind, layers, diff_id, bytes, seconds, created, last_used }
+        let evicted = evicted.map(|(when, cause)| Eviction { when: moment(when), cause });
+        Listed { key, kind, layers, diff_id, bytes, seconds, created, last_used, status, evicted }
     }
 }
 
@@ -130,6 +150,16 @@ impl CacheRow {
             Some(diff_id) => of(diff_id),
             None if self.kind == "labels" => "labels".to_owned(),
             None => "no change".to_owned(),
+        }
+    }
+
+    /// `evicted 2026-11-29T20:00:00Z (--keep-last 3)`.
+    fn state(&self) -> String {
+        match (self.status, &self.evicted) {
+            (Status::Present, _) => "present".to_owned(),
+            (Status::Lost, _) => "lost".to_owned(),
+            (Status::Evicted, Some((when, cause))) => format!("evicted {} ({})", moment(*when), cause.rule()),
+            (Status::Evicted, None) => "evicted".to_owned(),
         }
     }
 
@@ -163,6 +193,8 @@ impl CacheEntry {
         facts.add("took", [duration(row.seconds)]);
         facts.add("built", [moment(row.created)]);
         facts.add("last used", [moment(row.last_used)]);
+        facts.add("status", [if row.status == Status::Evicted { "evicted".to_owned() } else { row.state() }]);
+        facts.add("evicted", row.evicted.iter().map(|(when, cause)| format!("{} ({})", moment(*when), cause.rule())));
         for found in paths {
             let size = found.bytes.map(|count| format!(" ({})", bytes(count))).unwrap_or_default();
             facts.add(&found.name, [format!("{}{size}", found.path.display())]);

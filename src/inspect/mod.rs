@@ -5,9 +5,12 @@
 //! the database or knows stackerfiles. JSON fields are added, never renamed or dropped.
 
 pub mod cache;
+pub mod diff;
+pub mod filter;
 mod image;
 mod show;
 pub(crate) mod table;
+pub mod usage;
 
 use std::path::Path;
 

@@ -17,6 +17,8 @@ pub fn outputs() -> Vec<(&'static str, String)> {
         ("history-show", of::<crate::history::WholeBuild>()),
         ("cache-ls", of::<Vec<crate::inspect::cache::Listed>>()),
         ("cache-show", of::<Vec<crate::inspect::cache::Shown>>()),
+        ("cache-diff", of::<crate::inspect::diff::Difference>()),
+        ("cache-du", of::<crate::inspect::usage::Usage>()),
         ("cache-verify", of::<crate::verify::Report>()),
         ("reproduce", of::<crate::reproduce::Report>()),
         ("inspect", of::<Vec<crate::inspect::Image>>()),

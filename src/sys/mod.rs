@@ -1,6 +1,7 @@
 //! The system calls that no crate makes safely, or for good: the only place for `unsafe`, each with its argument.
 
 pub mod btrfs;
+pub mod extents;
 
 use std::fs::File;
 use std::io;

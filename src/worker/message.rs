@@ -15,6 +15,7 @@ use crate::listing::Time;
 use crate::need::Need;
 use crate::seal::tar::Told;
 use crate::store::kind::StoreKind;
+use crate::usage::meter::{Measured, Place};
 
 /// How the machine lets stacker work: the same for all jobs of a build.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,6 +150,11 @@ pub enum Job {
     Remove {
         /// Relative to the roots directory: `drafts/x`, `imports/y`, `trash/z`.
         paths: Vec<String>,
+    },
+    /// Measure what lies beneath the roots directory. Descriptors: none. The answer is `Measured`.
+    Measure {
+        /// What, and whose it is.
+        places: Vec<Place>,
     },
     /// Try what runs need. Descriptors: none. The answer is `Probed`.
     Probe {
@@ -288,6 +294,8 @@ pub enum Answer {
     },
     /// How what lies there and what the listing says compare.
     Checked(Checked),
+    /// How many bytes are held by whom.
+    Measured(Measured),
     /// What a script left as labels, by name.
     Labels(BTreeMap<String, String>),
     /// Done, nothing to tell.

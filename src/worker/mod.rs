@@ -35,6 +35,7 @@ use crate::seal::Form;
 use crate::seal::failure::{library, machine};
 pub use crate::store::trash::remove_what_waits;
 use crate::store::{self, Purpose, SnapshotStore, failed, trash};
+use crate::usage::meter::measure;
 use message::{Answer, Failure, Job, Sealed, Setting};
 pub use probe::{in_a_fork, own_proc, takes_uppers};
 
@@ -72,6 +73,7 @@ pub fn work(job: Job, descriptors: Vec<OwnedFd>, listings: BorrowedFd, setting: 
         Job::CheckTree { chain, deep } => worker.check_tree(&chain, deep).map(Answer::Checked),
         Job::SetAside { paths } => trash::set_aside(&paths).map(|()| Answer::Done),
         Job::Remove { paths } => trash::remove(&paths).map(|()| Answer::Done),
+        Job::Measure { places } => Ok(Answer::Measured(measure(Path::new("."), &places))),
         Job::Probe { draft } => worker.probe(&draft).map(Answer::Probed),
     };
     answer.unwrap_or_else(Answer::Failed)

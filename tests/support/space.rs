@@ -140,6 +140,13 @@ impl Space {
         space
     }
 
+    /// With a btrfs of its own that is empty, and is to hold the roots directory. For root.
+    pub fn with_volume(identity: Identity) -> Space {
+        let mut space = Space::of(identity);
+        space.volume = Some(Volume::create(space.directory.join("volume")));
+        space
+    }
+
     /// The btrfs that layers lie on.
     pub fn volume(&self) -> Option<&Volume> {
         self.volume.as_ref()

@@ -44,6 +44,20 @@ impl Database {
         })
     }
 
+    /// The keys of each layer, by name: what the last build is known to have left, then each state of it in the builds
+    /// that are remembered, the newest first.
+    pub fn layer_states(&self) -> Result<Vec<(String, Vec<Key>)>> {
+        let mut states = self.all_last_actions()?;
+        let built: Vec<(String, Vec<u8>)> = self.query(|connection| {
+            let mut statement = connection
+                .prepare_cached("SELECT layer, keys FROM build_layer GROUP BY layer, keys ORDER BY MAX(build) DESC")?;
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        })?;
+        let keys = |bytes: &[u8]| bytes.as_chunks::<32>().0.iter().map(|key| Key(*key)).collect();
+        states.extend(built.into_iter().map(|(layer, bytes)| (layer, keys(&bytes))));
+        Ok(states)
+    }
+
     /// The layers of a build that has rows of its own, in the order of a serial build.
     pub fn build_layers(&self, build: BuildId) -> Result<Vec<BuiltLayer>> {
         self.query(|connection| {
