@@ -128,7 +128,7 @@ fn why_tells_of_the_last_build() {
         let json: Value =
             serde_json::from_str(&space.stacker(&["graph", "--why", "--format", "json"]).ends_with(0).stdout).unwrap();
         assert_fits("graph", &json);
-        assert_eq!(json["layers"][3]["last"]["reason"], "script changed");
+        assert_eq!(json["layers"][3]["last"]["reason"], "script changed: line 1");
         assert_eq!(json["build"]["id"], 2);
     });
 }

@@ -30,7 +30,7 @@ pub(super) fn section(report: &Report, critical: &Critical) -> Markup {
             @for (place, layer) in story.layers.iter().enumerate() {
                 article id={ "layer-" (place) } class=(layer.status.word()) aria-labelledby={ "name-" (place) } {
                     h3 id={ "name-" (place) } tabindex="-1" { (visible(&layer.name)) " " (badge(layer.status)) }
-                    (why(layer, report.more.get(place)))
+                    (why(layer))
                     (facts(report, place, &dependents[place]))
                     (steps_of(report, &steps[place], &longest))
                     @if let Some(more) = report.more.get(place) { (texts(layer, more)) }
@@ -40,14 +40,13 @@ pub(super) fn section(report: &Report, critical: &Critical) -> Markup {
     }
 }
 
-fn why(layer: &Layer, more: Option<&More>) -> Markup {
-    let at_length = more.map(|more| more.why.as_slice()).unwrap_or_default();
+fn why(layer: &Layer) -> Markup {
     html! {
-        @match (&layer.reason, at_length) {
-            (_, [_, ..]) => ul.why { @for line in at_length { li { (visible(line)) } } },
-            (Some(reason), []) => p.why { (visible(reason)) },
-            (None, []) if layer.status == Status::Hit => p.why.soft { "All of its steps were in the cache." },
-            (None, []) => {},
+        @match (&layer.reason, layer.why.as_slice()) {
+            (Some(_), [_, _, ..]) => ul.why { @for line in &layer.why { li { (visible(line)) } } },
+            (Some(reason), _) => p.why { (visible(reason)) },
+            (None, _) if layer.status == Status::Hit => p.why.soft { "All of its steps were in the cache." },
+            (None, _) => {},
         }
     }
 }

@@ -50,7 +50,7 @@ pub fn more(story: &Story, database: &Database, stacker: &StackerDir) -> Result<
     for (layer, keys) in story.layers.iter().zip(&keys) {
         let most = if layer.status == Status::Failed { FAILED } else { share };
         let logs = keys.iter().filter_map(|key| log(&stacker.log(key), most, end)).filter(|log| log.size > 0);
-        all.push(More { script: script(keys, database)?, logs: logs.collect(), why: Vec::new() });
+        all.push(More { script: script(keys, database)?, logs: logs.collect() });
     }
     Ok(all)
 }

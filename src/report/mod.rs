@@ -41,8 +41,6 @@ pub struct More {
     pub script: Option<String>,
     /// What its last runs printed, the script's first.
     pub logs: Vec<Log>,
-    /// Why it was built, at length.
-    pub why: Vec<String>,
 }
 
 /// The page.

@@ -69,6 +69,7 @@ mod tests {
             keys: Vec::new(),
             status: Status::Built,
             reason: None,
+            why: Vec::new(),
             seconds: 0.0,
             bytes: None,
         };

@@ -41,6 +41,8 @@ pub struct Layer {
     pub status: Status,
     /// Why its first step ran; `None`: none did.
     pub reason: Option<String>,
+    /// The same at length, one line for each difference; empty where there is no more to say.
+    pub why: Vec<String>,
     /// Seconds of work in that build.
     pub seconds: f64,
     /// Bytes of the files that it adds; `None`: that is no longer known.

@@ -7,7 +7,7 @@ use crate::database::{BuildId, BuiltLayer, BuiltStep, Database};
 use crate::error::Result;
 use crate::export::metadata::Status;
 use crate::place::tidy;
-use crate::reason::Reason;
+use crate::reason::{Change, Reason};
 
 use super::{Layer, Name, Step, Story};
 
@@ -62,6 +62,7 @@ fn layer(database: &Database, row: BuiltLayer, steps: &[BuiltStep], same: bool) 
         status: if same { Status::Hit } else { status(&row.status) },
         seconds: if same { 0.0 } else { row.seconds },
         reason: first.and_then(|step| step.reason.as_deref()).map(reason),
+        why: first.map(differences).unwrap_or_default(),
         name: row.layer,
         scope: tidy(Path::new(&row.scope)),
         needs,
@@ -98,6 +99,7 @@ fn unfinished(steps: &[BuiltStep]) -> Vec<Layer> {
                 keys: Vec::new(),
                 status: Status::Built,
                 reason: step.reason.as_deref().map(reason),
+                why: differences(step),
                 seconds: 0.0,
                 bytes: None,
             });
@@ -124,4 +126,25 @@ fn status(word: &str) -> Status {
 /// A reason in a few words. One that only another version knows is shown as it stands.
 fn reason(text: &str) -> String {
     serde_json::from_str::<Reason>(text).map_or_else(|_| text.to_owned(), |reason| reason.to_string())
+}
+
+/// All that is known of how a step differs from the one before.
+fn differences(step: &BuiltStep) -> Vec<String> {
+    let Some((Reason::Changed { changes, .. }, _)) = step.why() else { return Vec::new() };
+    changes.iter().flat_map(difference).collect()
+}
+
+/// One line for each file where several differ.
+fn difference(change: &Change) -> Vec<String> {
+    match change {
+        Change::Import { place, files: Some(files), .. } | Change::Bind { place, files: Some(files) }
+            if files.first.len() > 1 =>
+        {
+            let mut lines: Vec<String> = files.first.iter().map(|file| format!("{place}: {file}")).collect();
+            let more = files.count.saturating_sub(files.first.len());
+            lines.extend((more > 0).then(|| format!("{place}: {more} more")));
+            lines
+        }
+        change => vec![change.to_string()],
+    }
 }
