@@ -33,10 +33,12 @@ use crate::tell;
 use crate::trace::Trace;
 use crate::worker::message::Compression;
 
+mod ahead;
 mod look;
 mod order;
 mod report;
 
+pub(crate) use ahead::{Ahead, Decided};
 pub use look::Look;
 pub use order::{order, picture};
 
@@ -244,7 +246,7 @@ pub fn settle(directories: &Directories, database: &Database) -> Result<Option<S
 }
 
 /// The layers that are asked for.
-fn named(graph: &LayerGraph, what: &What) -> Result<Vec<LayerIndex>> {
+pub fn named(graph: &LayerGraph, what: &What) -> Result<Vec<LayerIndex>> {
     match what {
         What::File(_, names) if !names.is_empty() => names.iter().map(|name| graph.named(name)).collect(),
         _ => Ok(graph.iter().map(|(index, _)| index).collect()),

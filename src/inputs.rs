@@ -37,7 +37,7 @@ pub type Trees = HashMap<HostPath, Arc<HostTree>>;
 /// What lies at the sources of binds.
 pub type Bounds = HashMap<PathBuf, Arc<Bound>>;
 
-pub use bases::Bases;
+pub use bases::{Bases, unknown as unknown_bases};
 
 /// Everything that the layers of a build take from the host.
 pub struct Inputs {

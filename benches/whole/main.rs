@@ -4,11 +4,14 @@
 //! tree; beside a build of one layer, the same script in a bare chroot; beside an import, `tar | gzip` of the same
 //! bytes. Times are reported, never asserted; what a build did is (nothing, or one layer), else they mean nothing.
 //!
+//! `cargo bench --bench whole -- --plan --services 500 --files 60` times `plan --all` instead; see [`plan`].
+//!
 //! `cargo bench --bench whole -- --bases` times trivial runs instead, on large bases, by parts; see [`bases`].
 
 mod bases;
 mod measure;
 mod monorepo;
+mod plan;
 mod table;
 mod timeline;
 #[allow(dead_code)]
@@ -56,6 +59,12 @@ pub struct Parameters {
     /// Instead: a trivial run on bases of 9,000 and 58,000 entries, on overlay and (for root) on btrfs, by parts
     #[arg(long)]
     bases: bool,
+    /// Instead: `plan --all` beside a walk by all cores, in a tree that also holds files which nothing imports
+    #[arg(long)]
+    plan: bool,
+    /// With --plan: so many of them for each service
+    #[arg(long, default_value_t = 20)]
+    others: usize,
     /// Given by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
@@ -68,6 +77,7 @@ fn positive(text: &str) -> Result<usize, String> {
 fn main() -> io::Result<()> {
     let mut words = std::env::args().skip(1);
     match words.next().as_deref() {
+        Some(plan::WALK) => plan::walk(Path::new(&words.next().unwrap_or_default())),
         Some(WALK) => walk(Path::new(&words.next().unwrap_or_default())).map(|_| ()),
         Some(measure::TIME) => match measure::between(words)? {
             true => Ok(()),
@@ -76,6 +86,7 @@ fn main() -> io::Result<()> {
         _ => {
             let parameters = Parameters::parse();
             match parameters.bench {
+                true if parameters.plan => plan::planned(&parameters),
                 true if parameters.bases => bases::trivial_runs(parameters.runs),
                 true => whole(&parameters),
                 // As in `cargo test --all-targets`.

@@ -50,6 +50,12 @@ pub fn run(cli: Cli) -> Result<i32> {
             arguments.options.provenance = arguments.options.provenance.or(config.provenance);
             build_layers(recursive_request(*arguments, &cli.global, directories, network), quota, insisted)
         }
+        Command::Plan(arguments) => {
+            let request = super::plan::request(*arguments, directories, network)?;
+            let holder = holder(&request.build.directories, insisted)?;
+            let (text, code) = crate::plan::plan(&request, holder)?;
+            print(&text).map(|_| code)
+        }
         Command::Shell(arguments) => {
             let holder = holder(&directories, insisted)?;
             shell(&shell_request(*arguments, directories, network)?, holder)
@@ -197,6 +203,7 @@ pub(super) fn substituting(arguments: &Substitutes, directories: &Directories) -
         require_hash: false,
         portable: false,
         colour: std::io::IsTerminal::is_terminal(&std::io::stderr()),
+        past: None,
     })
 }
 

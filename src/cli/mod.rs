@@ -11,6 +11,7 @@ mod describe;
 mod graph;
 mod history;
 pub mod options;
+mod plan;
 mod publish;
 mod report;
 mod reproduce;
@@ -30,6 +31,7 @@ pub use build::{Build, BuildOptions, Codec, Exec, Grab, Publish, Reading, Recurs
 pub use cache_arguments::{Cache, Gc, Ls};
 pub use convert::Convert;
 pub use graph::Graph;
+pub use plan::Plan;
 pub use report::ReportArguments;
 pub use reproduce::Verify;
 
@@ -142,6 +144,9 @@ pub enum Command {
     Build(Box<Build>),
     /// Build the layers of all stackerfiles below a directory
     RecursiveBuild(Box<RecursiveBuild>),
+    /// Show what a build would do, and for how long
+    #[command(long_about = plan::PLAN)]
+    Plan(Box<Plan>),
     /// Run a command, or an interactive shell, in a throw-away copy of a layer
     Shell(Box<Shell>),
     /// Run a command, or a shell, in a throw-away copy of a layer (`shell`, with the Go tool's arguments)

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use rusqlite::{Transaction, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -223,6 +223,20 @@ impl Database {
         })?;
         CommitPoint::StepNoted.reached();
         Ok(())
+    }
+
+    /// How long a step of a layer took when it was built last.
+    pub fn last_seconds(&self, scope: &str, layer: &str, step: &str) -> Result<Option<f64>> {
+        self.query(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT build_step.seconds
+                 FROM build_layer JOIN build_step USING (build, scope, layer)
+                 WHERE build_layer.scope = ?1 AND build_layer.layer = ?2 AND step = ?3
+                     AND build_step.outcome = 'built' AND build_step.seconds IS NOT NULL
+                 ORDER BY build DESC, number LIMIT 1",
+            )?;
+            statement.query_row([scope, layer, step], |row| row.get(0)).optional()
+        })
     }
 }
 

@@ -140,6 +140,33 @@ impl Database {
         Ok(names.into_iter().collect())
     }
 
+    /// Every action that has a result.
+    pub fn each_action_with_result(&self, mut look: impl FnMut(Action)) -> Result<()> {
+        self.query(|connection| {
+            let mut statement = connection.prepare("SELECT action FROM action JOIN result USING (key)")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                // One that an older stacker encoded differently has no key that is asked for.
+                if let Ok(action) = serde_json::from_str(row.get_ref(0)?.as_str()?) {
+                    look(action);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// How long an action took, also where its result has gone.
+    pub fn seconds(&self, key: &Key) -> Result<Option<f64>> {
+        let found = self.query(|connection| {
+            let mut statement = connection.prepare_cached("SELECT seconds FROM result WHERE key = ?1")?;
+            statement.query_row([key.0], |row| row.get(0)).optional()
+        })?;
+        match found {
+            Some(seconds) => Ok(Some(seconds)),
+            None => Ok(self.evicted(key)?.map(|evicted| evicted.seconds)),
+        }
+    }
+
     /// Writes an action down before it runs.
     pub fn begin(&self, key: &Key, action: &Action) -> Result<()> {
         self.in_transaction(|transaction| insert_action(transaction, key, action))?;

@@ -131,6 +131,11 @@ impl Decider {
         self.inputs[layer.0].run.as_ref()
     }
 
+    /// One of a layer's imports.
+    pub fn import(&self, layer: LayerIndex, index: usize) -> &ImportInput {
+        &self.inputs[layer.0].imports[index]
+    }
+
     /// The next thing to find out; asked once.
     pub fn next_question(&mut self) -> Option<Question> {
         self.questions.pop_front()
@@ -226,6 +231,15 @@ impl Decider {
             self.restart(layer);
         }
         found
+    }
+
+    /// The keys of the steps that made the layer on top of `chain`.
+    pub fn makers(&self, chain: ChainId) -> BTreeSet<Key> {
+        let key = |layer: &LayerIndex| {
+            let layer = &self.layers[layer.0];
+            layer.step_that_made(chain).map(|step| layer.decided[step].key)
+        };
+        self.wanted.iter().filter_map(key).collect()
     }
 
     /// A question could not be answered because data has gone: whoever asked is decided anew, and asks again.

@@ -28,6 +28,18 @@ pub enum StepKind {
     Labels,
 }
 
+impl StepKind {
+    /// `unpack`, `import`, `run` or `labels`, as its action's kind.
+    pub fn name(self) -> &'static str {
+        match self {
+            StepKind::Unpack => "unpack",
+            StepKind::Import(_) => "import",
+            StepKind::Run => "run",
+            StepKind::Labels => "labels",
+        }
+    }
+}
+
 /// What a step takes from another layer (`stacker://`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Taken {

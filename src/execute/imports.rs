@@ -132,6 +132,6 @@ impl Site {
 }
 
 /// The name beneath `imports` of a staged tree: the same files with the same owners and times are staged once.
-fn import_name(tree: TreeDigest, attributes: Attributes, time: i64) -> String {
+pub(super) fn import_name(tree: TreeDigest, attributes: Attributes, time: i64) -> String {
     Key::of(format!("{tree}{} {time}", attributes.words()).as_bytes()).short()
 }

@@ -8,6 +8,7 @@ mod blobs;
 mod certificates;
 mod changed;
 mod committer;
+mod foresee;
 mod imports;
 mod layers;
 mod look;
@@ -43,6 +44,7 @@ use crate::worker::message::Sealed;
 pub use again::Again;
 pub use binds::hand_over;
 use committer::Committer;
+pub use foresee::{Fate, Foreseen, Foresight};
 pub use look::{DecidedLayer, Looked, View};
 pub use questions::changed_files;
 pub use recording::Recording;
@@ -150,6 +152,8 @@ pub struct Execution<'a> {
     retries: HashMap<LayerIndex, usize>,
     /// Layers whose script failed, and whether that was because the disk was full.
     failed_runs: BTreeMap<LayerIndex, bool>,
+    /// Why layers failed for which nothing ran.
+    failures: BTreeMap<LayerIndex, String>,
     failure: Option<Error>,
     committer: Committer,
 }
@@ -192,6 +196,7 @@ impl<'a> Execution<'a> {
             wanted,
             retries: HashMap::new(),
             failed_runs: BTreeMap::new(),
+            failures: BTreeMap::new(),
             failure: None,
             committer: Committer::default(),
         }
@@ -332,12 +337,7 @@ impl<'a> Execution<'a> {
         let layer = self.name(run.id.layer);
         let why = self.reason(&run)?;
         let reason = format!("{why}{}", binds::unkeyed(&run));
-        let step = match run.kind {
-            StepKind::Unpack => "unpack",
-            StepKind::Import(_) => "import",
-            StepKind::Run => "run",
-            StepKind::Labels => "labels",
-        };
+        let step = run.kind.name();
         if run.why == Why::Evicted {
             self.database.note_lost(&run.key, &Cause::Missing)?;
         }

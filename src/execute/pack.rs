@@ -55,7 +55,7 @@ impl Execution<'_> {
     }
 
     /// The layers of a chain that came out of actions. A base image may have the very same ones.
-    fn own(&self, layer: LayerIndex) -> HashSet<DiffId> {
+    pub(super) fn own(&self, layer: LayerIndex) -> HashSet<DiffId> {
         let mut own = HashSet::new();
         let mut layer = Some(layer);
         while let Some(index) = layer {

@@ -60,7 +60,7 @@ impl Execution<'_> {
         Ok(())
     }
 
-    fn known(&mut self, question: &Question) -> Result<Option<Answer>> {
+    pub(super) fn known(&mut self, question: &Question) -> Result<Option<Answer>> {
         Ok(match question {
             Question::Result(key) => {
                 let result = self.database.result(key)?;
@@ -115,7 +115,8 @@ impl Execution<'_> {
         for layer in self.decider.answered(question, answer) {
             let message = self.no_answer(layer, &asked);
             debug_assert_eq!(self.decider.status(layer), Status::Failed);
-            self.site.tell(Event::Failed { layer: self.name(layer), message });
+            self.site.tell(Event::Failed { layer: self.name(layer), message: message.clone() });
+            self.failures.insert(layer, message);
         }
         Ok(())
     }

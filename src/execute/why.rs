@@ -48,6 +48,11 @@ impl Execution<'_> {
         }
     }
 
+    /// The nearest of them, with which a step is compared.
+    pub(super) fn nearest_earlier(&self, run: &Run) -> Result<Option<Action>> {
+        Ok(nearest(&run.action, self.earlier(run)?, &Beside { execution: self, run }))
+    }
+
     /// Keeps why a layer's first step runs, and what the key came out as before, if it has run.
     pub(super) fn note_reason(&mut self, run: &Run, told: &str, why: Reason) -> Result<()> {
         let layer = run.id.layer;
@@ -66,7 +71,7 @@ impl Execution<'_> {
     }
 
     /// Other actions that the layer had in the step's place, the newest first.
-    fn earlier(&self, run: &Run) -> Result<Vec<Action>> {
+    pub(super) fn earlier(&self, run: &Run) -> Result<Vec<Action>> {
         let (scope, name) = (scope(&self.graph[run.id.layer]), self.name(run.id.layer));
         let mut lists = vec![self.database.last_actions(&scope, &name)?];
         let built = self.database.layer_builds(&name, Some(&scope), BUILDS)?;

@@ -69,6 +69,27 @@ pub(super) fn find(
     Ok(bases)
 }
 
+/// The layers whose base was never found out from here, with what is missing.
+pub fn unknown(
+    graph: &LayerGraph,
+    wanted: &BTreeSet<LayerIndex>,
+    scope: &Scope,
+    database: &Database,
+) -> Result<BTreeMap<LayerIndex, String>> {
+    let mut unknown = BTreeMap::new();
+    for wanted in at_registries(graph, wanted, scope, database)? {
+        match look_up(&wanted) {
+            Ok(_) => {}
+            Err(Error::Build(message)) => {
+                let layers = wanted.layers.values().flatten();
+                unknown.extend(layers.map(|layer| (*layer, message.clone())));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(unknown)
+}
+
 impl Bases {
     fn add(&mut self, layers: &[LayerIndex], root: BlobDigest, found: Found) {
         let Found { image, blobs, repository } = found;

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use crate::diag::{Diagnostic, Texts, nearest, without_credentials};
 use crate::error::Result;
+use crate::git;
 use crate::order::order;
 
 use super::reader::Reader;
@@ -41,7 +42,7 @@ pub fn load(files: &[PathBuf], options: &Options) -> Result<Loaded> {
     let mut paths: Vec<PathBuf> = files.iter().map(|path| options.absolute(path)).collect();
     paths.sort();
     let mut known = Known::default();
-    let real: Vec<_> = paths.par_iter().map(|path| real(path)).collect();
+    let real: Vec<_> = paths.par_iter().map(|path| real(path, options)).collect();
     for (path, real) in paths.into_iter().zip(real) {
         if let Err(reason) = known.add(&path, real) {
             let shown = diagnostics.texts().shown(&path);
@@ -149,7 +150,12 @@ fn read(path: &Path, values: &Values, options: &Options) -> File {
         prerequisites: Vec::new(),
         layers: Vec::new(),
     };
-    match read_text(path) {
+    let text = match &options.past {
+        // The way to it may have gone.
+        Some(past) => past.text(path).unwrap_or_else(|| read_text(&git::real(path))),
+        None => read_text(path),
+    };
+    match text {
         Err(reason) => reader.push(Diagnostic::error(format!("cannot read {}: {reason}", path.display()))),
         Ok(text) => match values.substitute(&text) {
             Err(mistakes) => {
@@ -169,7 +175,7 @@ fn read(path: &Path, values: &Values, options: &Options) -> File {
             }
         },
     }
-    let prerequisites = stackerfile.prerequisites.iter().map(|(path, _)| real(path)).collect();
+    let prerequisites = stackerfile.prerequisites.iter().map(|(path, _)| real(path, options)).collect();
     File { stackerfile, prerequisites, diagnostics: reader.diagnostics }
 }
 
@@ -198,9 +204,12 @@ pub(crate) fn read_text(path: &Path) -> Result<String, String> {
     })
 }
 
-/// The path without links.
-fn real(path: &Path) -> Result<PathBuf, String> {
-    path.canonicalize().map_err(|error| reason(&error))
+/// The path without links; of what was there once, as it is written.
+fn real(path: &Path, options: &Options) -> Result<PathBuf, String> {
+    match options.past.is_some() {
+        true => Ok(git::real(path)),
+        false => path.canonicalize().map_err(|error| reason(&error)),
+    }
 }
 
 /// What the kernel said, without the number.

@@ -20,10 +20,7 @@ pub fn find(dir: &Path, options: &Options) -> Result<Vec<PathBuf>> {
     if !std::fs::metadata(&dir).at("read", &dir)?.is_dir() {
         return Err(Error::Usage(format!("{} is not a directory", dir.display())));
     }
-    let pattern = match &options.pattern {
-        Some(pattern) => pattern.clone(),
-        None => Regex::new(r"/stacker\.yaml$").expect("the pattern is constant"),
-    };
+    let pattern = options.pattern();
     let (sender, receiver) = mpsc::channel();
     walk(&dir, options).build_parallel().run(|| {
         let sender = sender.clone();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +67,37 @@ pub struct Layer {
     pub platform: Platform,
     /// `os` or `arch` was written.
     pub platform_given: bool,
+}
+
+impl Layer {
+    /// All that it says, without where: two layers say the same if these texts are equal. `real` spells a path of the
+    /// host as it is known by.
+    pub fn definition(&self, real: impl Fn(&Path) -> PathBuf) -> String {
+        let nowhere = Place { path: Path::new("").into(), span: 0..0 };
+        let mut layer = Layer { place: nowhere.clone(), ..self.clone() };
+        match &mut layer.base {
+            Base::Built { place, .. }
+            | Base::Oci { place, .. }
+            | Base::Registry { place, .. }
+            | Base::Tar { place, .. }
+            | Base::LayerTar { place, .. }
+            | Base::UrlTar { place, .. } => *place = nowhere.clone(),
+            Base::Scratch => {}
+        }
+        if let Base::Tar { path, .. } | Base::Oci { layout: path, .. } = &mut layer.base {
+            *path = real(path);
+        }
+        for import in &mut layer.imports {
+            import.place = nowhere.clone();
+            if let Source::Host { path, .. } = &mut import.source {
+                *path = real(path);
+            }
+        }
+        for bind in &mut layer.binds {
+            (bind.place, bind.source) = (nowhere.clone(), real(&bind.source));
+        }
+        format!("{layer:?}")
+    }
 }
 
 /// `from`.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::diag::{Diagnostic, Diagnostics, Texts};
 use crate::error::Result;
+use crate::git::Changes;
 
 use super::files::read_text;
 use super::reader::Reader;
@@ -34,12 +35,20 @@ pub struct Options {
     pub portable: bool,
     /// Messages have ANSI colours.
     pub colour: bool,
+    /// Files are read as they were then.
+    pub past: Option<Arc<Changes>>,
 }
 
 impl Options {
     /// An absolute path for one from the command line, without `.` and a trailing slash.
     pub(super) fn absolute(&self, path: &Path) -> PathBuf {
         self.working_dir.join(path).components().collect()
+    }
+
+    /// Which files are stackerfiles.
+    pub fn pattern(&self) -> regex::Regex {
+        let usual = || regex::Regex::new(r"/stacker\.yaml$").expect("the pattern is constant");
+        self.pattern.clone().unwrap_or_else(usual)
     }
 
     /// Nothing is wrong yet.

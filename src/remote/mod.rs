@@ -115,6 +115,24 @@ pub fn fetch(graph: &mut LayerGraph, fetching: &Fetching) -> Result<Vec<String>>
     Ok(warnings)
 }
 
+/// The layers with a URL of which nothing is kept, with what is missing.
+pub fn unknown(graph: &LayerGraph, fetching: &Fetching) -> Result<BTreeMap<LayerIndex, String>> {
+    let database = fetching.database;
+    let kept = Kept::new(&fetching.scope.stacker, fetching.pins, database);
+    let mut unknown = BTreeMap::new();
+    for &layer in fetching.wanted {
+        for (url, uses) in uses(graph, &[layer].into()) {
+            for one in uses {
+                let by_hash = one.hash.map_or(Ok(false), |hash| kept.take(database, &BlobDigest(hash)))?;
+                if !by_hash && kept.note(database, &url)?.is_none() {
+                    unknown.insert(layer, format!("{} {} is not kept here", one.what, http::shown(&url)));
+                }
+            }
+        }
+    }
+    Ok(unknown)
+}
+
 /// Every URL, with all places that want it.
 fn uses(graph: &LayerGraph, wanted: &BTreeSet<LayerIndex>) -> BTreeMap<String, Vec<Use>> {
     let mut uses: BTreeMap<String, Vec<Use>> = BTreeMap::new();

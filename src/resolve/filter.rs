@@ -73,6 +73,29 @@ impl<'a> Filter<'a> {
     }
 }
 
+/// What the ignore file of an imported directory leaves out of it.
+pub struct Ignored {
+    root: PathBuf,
+    ignored: Gitignore,
+}
+
+impl Ignored {
+    /// Of what is imported from a path of the host.
+    pub fn of(root: &Path) -> Result<Ignored> {
+        Ok(Ignored { root: root.to_path_buf(), ignored: read_ignore_file(root)? })
+    }
+
+    /// Whether a path at or below the root is left out, or was when it was there. What the ignore file itself says is
+    /// not left out: it decides what is.
+    pub fn leaves_out(&self, path: &Path) -> bool {
+        match path.strip_prefix(&self.root) {
+            Ok(relative) if relative.as_os_str().is_empty() || relative == Path::new(IGNORE_FILE) => false,
+            Ok(relative) => self.ignored.matched_path_or_any_parents(relative, path.is_dir()).is_ignore(),
+            Err(_) => false,
+        }
+    }
+}
+
 /// More is no list of patterns.
 const LONGEST: u64 = 16 << 20;
 

@@ -24,6 +24,7 @@ use rustix::fs::OFlags;
 use crate::digest::TreeDigest;
 use crate::error::{Error, Result};
 use crate::listing::{Entry, Time, tree_digest};
+pub use filter::Ignored;
 use filter::Own;
 use stat_list::{Known, Record, Stamp, What};
 use walk::{Found, Seen, Wanted};

@@ -25,6 +25,7 @@ pub fn outputs() -> Vec<(&'static str, String)> {
         ("check", of::<crate::check::Checked<'static>>()),
         ("graph", of::<crate::picture::Picture>()),
         ("trace", of::<crate::trace::Trace>()),
+        ("plan", of::<crate::plan::Plan>()),
     ]
 }
 
