@@ -33,13 +33,11 @@ use crate::tell;
 use crate::trace::Trace;
 use crate::worker::message::Compression;
 
-mod ahead;
 mod look;
 mod order;
 mod report;
 
-pub(crate) use ahead::{Ahead, Decided};
-pub use look::Look;
+pub use look::{Ahead, Look};
 pub use order::{order, picture};
 
 /// What `stacker build` was asked for.

@@ -11,15 +11,13 @@ mod since;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::build::{self, Ahead, Decided};
-use crate::database::Database;
+use crate::build::{self, Ahead};
 use crate::error::Result;
-use crate::execute::{Execution, Foresight};
+use crate::execute::Foresight;
 use crate::graph::{LayerGraph, LayerIndex};
 use crate::holder::Holder;
 use crate::load::{self, Loaded};
-use crate::progress::{Event, Mode};
-use crate::tell::Teller;
+use crate::progress::Mode;
 
 pub use report::{
     Affected, Cause, DeletedLayer, Forecast, Matrix, MatrixEntry, Plan, PlannedLayer, PlannedStep, PlannedTotals,
@@ -49,7 +47,7 @@ fn made(request: &Request, holder: Holder) -> Result<Plan> {
     let build = &request.build;
     let files = build::find(&build.what, &build.load)?;
     let loaded = load::load(&files, &build.load)?;
-    let mut graph = LayerGraph::new(&loaded)?;
+    let graph = LayerGraph::new(&loaded)?;
     let asked = build::wanted(&graph, &build::named(&graph, &build.what)?);
     let mut warnings: Vec<String> = loaded.warnings.iter().chain(graph.warnings()).cloned().collect();
     let (since, asked) = match &request.since {
@@ -61,7 +59,7 @@ fn made(request: &Request, holder: Holder) -> Result<Plan> {
             (Some(since), build::wanted(&graph, &affected))
         }
     };
-    let (foresight, unknown) = foresee(build, &mut graph, &loaded, &asked, warnings, holder)?;
+    let (foresight, unknown) = foresee(build, &graph, &loaded, &asked, warnings, holder)?;
     let parts =
         parts::Parts { graph: &graph, loaded: &loaded, asked: &asked, unknown: &unknown, since: since.as_ref() };
     Ok(parts.plan(&foresight, build.jobs))
@@ -70,23 +68,19 @@ fn made(request: &Request, holder: Holder) -> Result<Plan> {
 /// What becomes of the layers, and those that follow from what was never asked for.
 fn foresee(
     build: &build::Request,
-    graph: &mut LayerGraph,
+    graph: &LayerGraph,
     loaded: &Loaded,
     asked: &BTreeSet<LayerIndex>,
-    mut warnings: Vec<String>,
+    warnings: Vec<String>,
     holder: Holder,
 ) -> Result<(Foresight, BTreeMap<LayerIndex, String>)> {
-    let (database, told) = Database::open(&build.directories.stacker)?;
-    warnings.extend(told);
-    let ahead = Ahead::new(build, graph, loaded, &database, holder)?;
-    let unknown = with_dependents(graph, asked, ahead.unknown(graph, asked)?);
+    let ahead = Ahead::new(build, graph, loaded, holder, warnings)?;
+    let unknown = with_dependents(graph, asked, ahead.unknown(asked)?);
     let known: BTreeSet<LayerIndex> = asked.iter().filter(|layer| !unknown.contains_key(layer)).copied().collect();
     let emitted = known.iter().filter(|layer| !graph[**layer].layer.build_only).copied().collect();
-    let Decided { site, decider, options, warnings: more, .. } = ahead.decide(graph, &known, emitted)?;
-    let teller = Teller::start(Some(Mode::None), &[warnings, more].concat(), 0);
-    let site = site(teller.sender());
-    let foresight = Execution::new(graph, known, decider, site, &database, options).foresee();
-    teller.end(Event::Stop);
+    let look = ahead.look(&known, Some(Mode::None))?;
+    let foresight = look.emitting(emitted).foresee();
+    look.end();
     Ok((foresight?, unknown))
 }
 
