@@ -47,6 +47,10 @@ macro_rules! digest {
             pub fn hex(&self) -> String {
                 hex(&self.0)
             }
+            /// The first 16 of them, as commands show and take them.
+            pub fn first_digits(&self) -> String {
+                hex(&self.0[..8])
+            }
             /// Twelve characters for directory and file names where the whole digest is too long (60 bits).
             pub fn short(&self) -> String {
                 short(&self.0)

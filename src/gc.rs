@@ -118,7 +118,7 @@ impl<'a> Gc<'a> {
         let days = (now() - row.last_used) / 86_400;
         let why =
             if matches!(cause, Cause::OlderThan { .. }) { String::new() } else { format!(", by {}", cause.rule()) };
-        let what = format!("{} of {layers}, last used {days} days ago ({}){why}", row.kind, row.key.short());
+        let what = format!("{} of {layers}, last used {days} days ago ({}){why}", row.kind, row.key.first_digits());
         self.gone(&what, &names);
         Ok(true)
     }

@@ -136,7 +136,7 @@ fn one(rows: &[CacheRow], name: &str) -> Result<CacheRow> {
         ([row], _) => Ok((*row).clone()),
         ([], [row]) => Ok(row.clone()),
         _ => {
-            let keys = found.iter().map(|row| format!("{} ({})", &row.key.hex()[..16], row.kind));
+            let keys = found.iter().map(|row| format!("{} ({})", row.key.first_digits(), row.kind));
             let keys = keys.collect::<Vec<_>>().join(", ");
             Err(Error::Usage(format!("{name} stands for several results; say the first digits of one: {keys}")))
         }

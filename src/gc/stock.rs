@@ -174,7 +174,8 @@ impl Stock {
                 numbers.iter().filter(|number| !self.gone[**number]).map(|number| &self.results[*number]).collect();
             let Some(newest) = left.iter().max_by_key(|stored| stored.row.last_used) else { continue };
             let keys: Vec<Key> = left.iter().map(|stored| stored.row.key).collect();
-            let of = if newest.row.layers.is_empty() { newest.row.key.short() } else { newest.row.layers.join(", ") };
+            let of =
+                if newest.row.layers.is_empty() { newest.row.key.first_digits() } else { newest.row.layers.join(", ") };
             let mut pins: Vec<Pin> = keys.into_iter().map(Pin::Result).collect();
             pins.push(Pin::Base(*chain));
             let what = format!("files of {of}, of which the blob stays");

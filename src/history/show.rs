@@ -74,7 +74,7 @@ pub(super) fn whole(whole: &WholeBuild) -> String {
         let row = |step: &Step| {
             let took = step.seconds.map_or_else(|| "-".to_owned(), duration);
             let outcome = step.outcome.clone().unwrap_or_else(|| "did not end".to_owned());
-            let key = step.key.map_or_else(|| "-".to_owned(), |key| key.hex()[..16].to_owned());
+            let key = step.key.map_or_else(|| "-".to_owned(), |key| key.first_digits());
             let begun = duration(step.begun);
             vec![plain(&step.layer), step.step.clone(), key, step.slot.to_string(), begun, took, outcome]
         };

@@ -105,10 +105,10 @@ pub fn render_list(rows: &[CacheRow], json: bool) -> String {
     header.extend(differ.then_some("STATUS"));
     let cells = |row: &CacheRow| {
         let mut cells = vec![
-            first_digits(&row.key.hex()),
+            row.key.first_digits(),
             plain(&row.kind),
             row.layer_names(),
-            row.result(|diff_id| first_digits(&diff_id.hex())),
+            row.result(|diff_id| diff_id.first_digits()),
             row.size(),
             duration(row.seconds),
             moment(row.created),
@@ -228,9 +228,4 @@ fn action_lines(action: &Action) -> Vec<String> {
 /// Tabs become blanks; every other control character is shown as what it is.
 fn script_line(line: &str) -> String {
     line.split('\t').map(plain).collect::<Vec<_>>().join("    ")
-}
-
-/// As many digits as tell results apart; `cache show` takes them.
-fn first_digits(hex: &str) -> String {
-    hex.chars().take(16).collect()
 }

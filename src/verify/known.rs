@@ -43,7 +43,7 @@ impl Known {
         let mut open = Vec::new();
         for row in database.list()? {
             let (Some(diff_id), Some(action)) = (row.diff_id, database.action(&row.key)?) else { continue };
-            let of = if row.layers.is_empty() { row.key.short() } else { row.layers.join(", ") };
+            let of = if row.layers.is_empty() { row.key.first_digits() } else { row.layers.join(", ") };
             let id = action.base.push(diff_id);
             known.add(diff_id, id, Pin::Result(row.key), &of).ours = true;
             open.push((action.base, diff_id));

@@ -95,7 +95,7 @@ impl Verify<'_> {
                 done += "evicted, since the database does not know it either: its step runs again";
             }
         }
-        self.damaged(format!("{} of {}", wrong.what, key.short()), &wrong.path, wrong.why, done);
+        self.damaged(format!("{} of {}", wrong.what, key.first_digits()), &wrong.path, wrong.why, done);
         Ok(())
     }
 

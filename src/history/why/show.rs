@@ -55,7 +55,7 @@ fn when(explanation: &Explanation) -> Option<String> {
 }
 
 fn key(key: Option<Key>) -> String {
-    key.map_or_else(|| "-".to_owned(), |key| key.hex()[..16].to_owned())
+    key.map_or_else(|| "-".to_owned(), |key| key.first_digits())
 }
 
 /// All that is known of why a step ran.
