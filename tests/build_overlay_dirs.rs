@@ -91,7 +91,7 @@ linked: {from: {type: built, tag: base}, run: ln -s srv /link; mkdir /srv}
         space.write("one/f", "edited");
         let run = space.build(&[]);
         run.built(&["app"]);
-        assert_eq!(run.layer("app").reason.unwrap(), "f changed");
+        assert_eq!(run.layer("app").reason.unwrap(), "srv/f changed");
         assert_eq!(out(space, "app"), "editedtwo/gimportedited");
         space.edit("stacker.yaml", "/bin/deep/er}", "/elsewhere}");
         space.edit("stacker.yaml", "/bin/deep/er/f", "/elsewhere/f");
@@ -174,10 +174,10 @@ mounted: {from: {type: built, tag: base}, imports: [dir], run: cat /stacker/impo
         assert_eq!(out(space, "looked"), "644\n755\n755\n");
         space.build(&[]).built(&[]);
         for (name, mode, reason, shown) in [
-            ("dir/f", 0o600, "f changed", "600\n755\n755\n"),
-            ("dir/sub", 0o2711, "sub changed", "600\n2711\n755\n"),
-            ("dir", 0o1755, "import changed", "600\n2711\n1755\n"),
-            ("dir/f", 0o644, "f changed", "644\n2711\n1755\n"),
+            ("dir/f", 0o600, "d/f has another mode", "600\n755\n755\n"),
+            ("dir/sub", 0o2711, "d/sub has another mode", "600\n2711\n755\n"),
+            ("dir", 0o1755, "d has another mode", "600\n2711\n1755\n"),
+            ("dir/f", 0o644, "d/f has another mode", "644\n2711\n1755\n"),
         ] {
             chmod(space, name, mode);
             let run = space.build(&[]);
