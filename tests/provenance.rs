@@ -172,14 +172,19 @@ fn without_git(space: &Space) -> String {
     space.path("no-git").display().to_string()
 }
 
-/// A `git` that writes down each call, for `PATH`.
+/// A `git` that writes down where it was asked to describe something, for `PATH`. Every build asks for the commit of the
+/// working directory, which stays in the history of builds.
 fn noting(space: &Space) -> String {
     let paths = std::env::var("PATH").unwrap();
     let real = found("git").expect("git is installed");
     let log = space.path("git.log");
     space.write(
         "programs/git",
-        format!("#!/bin/sh\necho \"$PWD\" >> {}\nexec {} \"$@\"\n", log.display(), real.display()),
+        format!(
+            "#!/bin/sh\ncase \"$*\" in *describe*) echo \"$PWD\" >> {};; esac\nexec {} \"$@\"\n",
+            log.display(),
+            real.display()
+        ),
     );
     fs::set_permissions(space.path("programs/git"), fs::Permissions::from_mode(0o755)).unwrap();
     format!("{}:{paths}", space.path("programs").display())
