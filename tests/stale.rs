@@ -259,11 +259,24 @@ impl Ext4 {
     /// Gives a file a change time, as a clock that was that far ahead would have.
     fn set_change_time(&self, file: &str, seconds: u64) {
         run("umount", &[self.at.to_str().unwrap()]);
+        self.wait_until_free();
         for (field, value) in [("ctime", format!("@{seconds}")), ("ctime_extra", "0".to_owned())] {
             let request = format!("set_inode_field {file} {field} {value}");
             run("debugfs", &["-w", "-R", &request, self.image.to_str().unwrap()]);
         }
         self.mount();
+    }
+
+    /// A process of another test may have begun in a copy of our mounts, and holds them until it makes its own.
+    fn wait_until_free(&self) {
+        for _ in 0..600 {
+            let loops = Command::new("losetup").arg("-j").arg(&self.image).output().unwrap();
+            if loops.stdout.is_empty() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("{} is mounted elsewhere", self.image.display());
     }
 }
 
