@@ -2,6 +2,8 @@
 //!
 //! The layers are decided by the code that decides builds ([`Execution::foresee`]); here that is put into words and
 //! numbers, and cut down to what changed since a commit.
+//!
+//! [`Execution::foresee`]: crate::execute::Execution::foresee
 
 mod parts;
 mod report;
