@@ -486,16 +486,13 @@ fn builds_and_evictions_are_remembered() {
     assert_eq!(database.build_layers(id).expect("a query"), [layer]);
     assert_eq!(database.build_steps(id).expect("a query"), [ended]);
     assert_eq!(database.evicted(&action(1).key()).expect("a query"), None);
-    let evicted = Evicted {
-        evicted: 9,
-        cause: Cause::OlderThan { seconds: 60 },
-        diff_id: Some(DiffId([1; 32])),
-        seconds: 1.5,
-        created: 3,
-        last_used: 4,
-    };
-    database.put_evicted(&action(1).key(), &evicted).expect("a row");
-    assert_eq!(database.evicted(&action(1).key()).expect("a query"), Some(evicted));
+    let key = finish(&database, 1, &result(1, 100));
+    database.forget(&key, &Cause::OlderThan { seconds: 60 }).expect("it is forgotten");
+    let evicted = database.evicted(&key).expect("a query").expect("a row");
+    let Evicted { cause, diff_id, seconds, created, .. } = evicted;
+    assert_eq!((cause, diff_id), (Cause::OlderThan { seconds: 60 }, result(1, 100).diff_id));
+    assert_eq!((seconds, created), (result(1, 100).seconds, 100));
+    assert_eq!(database.result(&key).expect("a query"), None);
 }
 
 #[test]

@@ -67,11 +67,6 @@ impl Cause {
 }
 
 impl Database {
-    /// Writes down that the result of a key went. Its row in `result` is dropped by [`Database::forget`].
-    pub fn put_evicted(&self, key: &Key, evicted: &Evicted) -> Result<()> {
-        self.in_transaction(|transaction| insert(transaction, key, evicted))
-    }
-
     /// Writes down that the data of a result is lost, unless that is known since it was made. The result stays: what
     /// follows from it holds, and only who needs the data runs its action again.
     pub fn note_lost(&self, key: &Key, cause: &Cause) -> Result<()> {
