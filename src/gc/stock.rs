@@ -163,7 +163,8 @@ impl Stock {
                 last_used,
             });
         }
-        all.sort_by_key(|thing| thing.last_used);
+        // One build uses many in the same second: each run of gc, dry or not, takes them in the same order.
+        all.sort_by(|a, b| (a.last_used, &a.what, &a.paths).cmp(&(b.last_used, &b.what, &b.paths)));
         Ok(all)
     }
 
