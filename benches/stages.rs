@@ -44,7 +44,7 @@ fn parse(criterion: &mut Criterion) {
         fs::write(service.join("stacker.yaml"), stackerfile(number)).unwrap();
     }
     let options = load::Options { working_dir: dir.path().to_path_buf(), ..Default::default() };
-    let files = load::find(dir.path(), &options).unwrap();
+    let files = load::find(dir.path(), &options).unwrap().files;
     assert_eq!(files.len(), STACKERFILES);
     let mut group = criterion.benchmark_group("parse");
     group.throughput(Throughput::Elements(STACKERFILES as u64));

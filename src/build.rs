@@ -19,7 +19,7 @@ use crate::http;
 use crate::images::{self, Export};
 use crate::inputs::{self, Inputs, Scope};
 use crate::layer_type::{LayerType, Packing};
-use crate::load;
+use crate::load::{self, Found, Loaded};
 use crate::pins::{Pin, Pins};
 use crate::progress::log::line;
 use crate::progress::{Beside, Event, Mode};
@@ -92,8 +92,7 @@ pub enum What {
 pub fn build(request: &Request, mut holder: Holder) -> Result<i32> {
     let begun = Instant::now();
     let recording = Some(Recording::start(&request.directories.working, request.jobs));
-    let files = find(&request.what, &request.load)?;
-    let loaded = load::load(&files, &request.load)?;
+    let (_, loaded) = read(&request.what, &request.load)?;
     let mut graph = LayerGraph::new(&loaded)?;
     let wanted = wanted(&graph, &named(&graph, &request.what)?);
     let (database, mut warnings) = Database::open(&request.directories.stacker)?;
@@ -227,12 +226,13 @@ fn hold_quota(request: &Request, site: &Site, database: &Database) -> Result<()>
     Ok(())
 }
 
-/// The stackerfiles that are read.
-pub fn find(what: &What, options: &load::Options) -> Result<Vec<PathBuf>> {
-    match what {
-        What::All(directory) => load::find(directory, options),
-        What::File(file, _) => Ok(vec![file.clone()]),
-    }
+/// Finds and reads stackerfiles, and those that they need. Also the paths of those that were asked for.
+pub fn read(what: &What, options: &load::Options) -> Result<(Vec<PathBuf>, Loaded)> {
+    let found = match what {
+        What::All(directory) => load::find(directory, options)?,
+        What::File(file, _) => Found { files: vec![file.clone()], ..Found::default() },
+    };
+    Ok((found.files.clone(), load::load_found(found, options)?))
 }
 
 /// Distrusts what a power cut may have left; the answer is what to tell of it.
@@ -280,7 +280,7 @@ fn provenance(
     warnings: &mut Vec<String>,
 ) -> Provenance {
     let Some(namespace) = &request.provenance else { return Provenance::default() };
-    let emitted = wanted.iter().map(|layer| &graph[*layer].layer).filter(|layer| !layer.build_only);
+    let emitted = wanted.iter().map(|layer| &*graph[*layer].layer).filter(|layer| !layer.build_only);
     let (provenance, told) = Provenance::of(namespace, loaded, emitted);
     warnings.extend(told);
     provenance

@@ -7,6 +7,7 @@ mod build;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Index;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -28,7 +29,7 @@ pub struct LayerIndex(pub usize);
 #[derive(Clone, Debug)]
 pub struct Node {
     /// What the stackerfile says. Its `base` and import sources are superseded by the fields below.
-    pub layer: Layer,
+    pub layer: Arc<Layer>,
     /// `from`.
     pub base: NodeBase,
     /// `overlay_dirs` and `imports`, in order.

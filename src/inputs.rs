@@ -24,6 +24,7 @@ use crate::graph::{LayerGraph, LayerIndex, Node, NodeBase, NodeImport, NodeSourc
 use crate::http;
 use crate::listing::Kind;
 use crate::load::{Base, Loaded, Place, Source};
+use crate::names::KnownNames;
 use crate::oci::BaseImage;
 use crate::place::StackerDir;
 use crate::resolve::{Bound, HostPath, HostTree, Owners, Resolver};
@@ -97,26 +98,27 @@ pub fn resolve(
     database: &Database,
 ) -> Result<Inputs> {
     let mut diagnostics = Diagnostics::new(loaded.texts.clone());
-    let trees = host_trees(graph, wanted, scope, database, &mut diagnostics)?;
+    let trees = host_trees(graph, wanted, (scope, &loaded.names), database, &mut diagnostics)?;
     let bounds = binds::look(graph, wanted, scope, database, &mut diagnostics)?;
     let bases = bases::find(graph, wanted, scope, database, &mut diagnostics)?;
     if let Some(error) = diagnostics.into_error() {
         return Err(error);
     }
-    let layers = graph
-        .iter()
-        .map(|(index, node)| match wanted.contains(&index) {
-            true => layer_inputs(index, node, (&trees, &bounds), &bases.images, scope),
-            false => Ok(LayerInputs {
+    // They are large: collecting results would copy them as the list grows.
+    let mut layers = Vec::with_capacity(graph.len());
+    for (index, node) in graph.iter() {
+        layers.push(match wanted.contains(&index) {
+            true => layer_inputs(index, node, (&trees, &bounds), &bases.images, scope)?,
+            false => LayerInputs {
                 base: BaseInput::Scratch,
                 platform: node.layer.platform.clone(),
                 imports: vec![],
                 run: None,
                 labels: None,
                 forced: false,
-            }),
-        })
-        .collect::<Result<Vec<_>>>()?;
+            },
+        });
+    }
     Ok(Inputs { layers, bases, trees, bounds })
 }
 
@@ -124,7 +126,7 @@ pub fn resolve(
 fn host_trees(
     graph: &LayerGraph,
     wanted: &BTreeSet<LayerIndex>,
-    scope: &Scope,
+    (scope, names): (&Scope, &KnownNames),
     database: &Database,
     diagnostics: &mut Diagnostics,
 ) -> Result<Trees> {
@@ -140,22 +142,26 @@ fn host_trees(
             }
         }
     }
-    let resolver = Resolver::new(scope.exclude.clone()).at_most(scope.max_layer_size);
-    let mut known = Vec::new();
+    let resolver = Resolver::new(scope.exclude.clone()).at_most(scope.max_layer_size).knowing(names);
+    let mut known = Vec::with_capacity(paths.len());
+    database.begin_reading()?;
     for (at, place) in paths {
         // The path itself may be missing; the resolver says so.
         let device = std::fs::symlink_metadata(&at.path).map(|found| found.dev()).unwrap_or(0);
         let list = database.stat_list(&at.list_path(), device)?;
         known.push((at, place, list));
     }
+    database.end_reading()?;
     let results: Vec<_> = known
         .into_par_iter()
         .map(|(at, place, list)| {
             let resolved = resolver.look(&at, list.as_deref());
-            (at, place, resolved)
+            // For the reasons of later builds.
+            let kept = resolved.as_ref().map_or(Ok(()), |resolved| resolved.tree.keep_listing(&scope.stacker));
+            (at, place, kept.and(resolved))
         })
         .collect();
-    let mut trees = HashMap::new();
+    let mut trees = HashMap::with_capacity(results.len());
     let mut lists = Vec::new();
     for (at, place, resolved) in results {
         match resolved {
@@ -163,8 +169,6 @@ fn host_trees(
                 if let Some(list) = resolved.stat_list {
                     lists.push((at.list_path(), resolved.device, list));
                 }
-                // For the reasons of later builds.
-                resolved.tree.keep_listing(&scope.stacker)?;
                 trees.insert(at, Arc::new(resolved.tree));
             }
             Err(Error::Build(message)) => diagnostics.push(Diagnostic::error(message).at(place, "")),

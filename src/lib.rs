@@ -62,9 +62,11 @@ pub mod usage;
 pub mod verify;
 pub mod worker;
 
+mod names;
 mod order;
 mod regular;
 mod room;
+mod stamp;
 mod sys;
 mod tell;
 

@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::execute::Foresight;
 use crate::graph::{LayerGraph, LayerIndex};
 use crate::holder::Holder;
-use crate::load::{self, Loaded};
+use crate::load::Loaded;
 use crate::progress::Mode;
 
 pub use report::{
@@ -47,8 +47,7 @@ pub fn plan(request: &Request, holder: Holder) -> Result<(String, i32)> {
 
 fn made(request: &Request, holder: Holder) -> Result<Plan> {
     let build = &request.build;
-    let files = build::find(&build.what, &build.load)?;
-    let loaded = load::load(&files, &build.load)?;
+    let (files, loaded) = build::read(&build.what, &build.load)?;
     let graph = LayerGraph::new(&loaded)?;
     let asked = build::wanted(&graph, &build::named(&graph, &build.what)?);
     let mut warnings: Vec<String> = loaded.warnings.iter().chain(graph.warnings()).cloned().collect();

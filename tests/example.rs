@@ -9,7 +9,7 @@ use stacker::load::{Options, find, load};
 fn the_example_is_a_graph_of_layers() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/monorepo");
     let options = Options { working_dir: root.clone(), ..Options::default() };
-    let files = find(Path::new("."), &options).expect("the example can be read");
+    let files = find(Path::new("."), &options).expect("the example can be read").files;
     let loaded = load(&files, &options).unwrap_or_else(|error| panic!("{error}"));
     let graph = LayerGraph::new(&loaded).unwrap_or_else(|error| panic!("{error}"));
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);

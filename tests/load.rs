@@ -1,10 +1,10 @@
 //! What stackerfiles say, as data: values, imports, bases, prerequisites, the order of a serial build, `--all`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use stacker::action::{Attributes, Network};
 use stacker::graph::{LayerGraph, NodeBase, NodeSource};
-use stacker::load::{Base, Import, Layer, Loaded, Options, Source, Written, find, load, read_substitute_file};
+use stacker::load::{Base, Import, Layer, Loaded, Options, Source, Written, load, read_substitute_file};
 
 /// A directory of files that are written as a test needs them.
 struct Tree(tempfile::TempDir);
@@ -33,12 +33,6 @@ impl Tree {
     fn load(&self, files: &[&str]) -> Result<Loaded, String> {
         let files: Vec<PathBuf> = files.iter().map(PathBuf::from).collect();
         load(&files, &self.options()).map_err(|error| error.to_string())
-    }
-
-    fn find(&self, options: &Options) -> Vec<String> {
-        let root = self.path("");
-        let files = find(Path::new("."), options).expect("the tree can be read");
-        files.iter().map(|path| path.strip_prefix(&root).expect("below").display().to_string()).collect()
     }
 }
 
@@ -309,43 +303,4 @@ fn substitution_comes_before_yaml() {
     tree.write("values.yaml", "V: [x]\n");
     let error = read_substitute_file(&tree.path("values.yaml")).expect_err("a list is no text").to_string();
     assert!(error.contains("values.yaml:1:4") && error.contains("`V` in a substitute file must be a text"), "{error}");
-}
-
-#[test]
-fn all_files_below_a_directory_are_found() {
-    let tree = Tree::new(&[
-        (".gitignore", "ignored/\n/top\n"),
-        (".ignore", "plain\n"),
-        ("stacker.yaml", ""),
-        ("b/stacker.yaml", ""),
-        ("b/my-stacker.yaml", ""),
-        ("b/.stackerignore", "out\n"),
-        ("b/out/stacker.yaml", ""),
-        ("b/ignored/stacker.yaml", ""),
-        ("b/top/stacker.yaml", ""),
-        ("plain/stacker.yaml", ""),
-        (".hidden/stacker.yaml", ""),
-        (".git/stacker.yaml", ""),
-        (".git/info/exclude", "b\n"),
-        ("roots/x/stacker.yaml", ""),
-        ("top/stacker.yaml", ""),
-        ("dir/stacker.yaml/x", ""),
-    ]);
-    std::os::unix::fs::symlink("b", tree.path("linked")).expect("a link");
-    std::os::unix::fs::symlink("../b/stacker.yaml", tree.path("dir/l")).expect("a link");
-    let mut options = Options { exclude: vec![tree.path("roots")], ..tree.options() };
-    let expected =
-        [".hidden/stacker.yaml", "b/stacker.yaml", "b/top/stacker.yaml", "plain/stacker.yaml", "stacker.yaml"];
-    assert_eq!(tree.find(&options), expected);
-    options.pattern = Some(regex::Regex::new("/b/[^/]*stacker[.]yaml$").expect("a pattern"));
-    assert_eq!(tree.find(&options), ["b/my-stacker.yaml", "b/stacker.yaml"]);
-    assert!(find(Path::new("nowhere"), &options).is_err());
-    assert!(find(Path::new("stacker.yaml"), &options).is_err());
-}
-
-#[test]
-fn ignore_files_above_the_directory_do_not_count() {
-    let tree = Tree::new(&[(".gitignore", "*\n"), (".stackerignore", "*\n"), ("sub/stacker.yaml", "")]);
-    let files = find(Path::new("sub/"), &tree.options()).expect("the tree can be read");
-    assert_eq!(files, [tree.path("sub/stacker.yaml")]);
 }

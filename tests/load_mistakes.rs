@@ -30,7 +30,7 @@ fn messages_are_as_recorded() {
         pattern: Some(regex::Regex::new(r"\.yaml$").expect("a pattern")),
         ..Options::default()
     };
-    let files = find(Path::new("."), &options).expect("the fixtures can be read");
+    let files = find(Path::new("."), &options).expect("the fixtures can be read").files;
     assert!(files.len() > 5);
     for file in files {
         let found = messages(std::slice::from_ref(&file), &options) + "\n";

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use stacker::export::metadata::Status as Built;
 use stacker::plan::{Plan, PlannedLayer, PlannedStep, Status};
+use support::random::Random;
 use support::schema::assert_fits;
 use support::space::{Run, Space, for_each_identity_on_btrfs, for_each_user};
 
@@ -27,22 +28,6 @@ const SCRIPTS: [&str; 5] = [
 
 /// Reasons to which nothing can be added.
 const FINAL: [&str; 4] = ["never built", "forced", "its data is missing", "no result of the last try"];
-
-/// The same numbers on every machine.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % bound
-    }
-
-    fn one_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
-}
 
 /// A layer as it is written.
 #[derive(Clone, Debug)]
@@ -101,7 +86,7 @@ struct Repository<'s> {
 
 impl<'s> Repository<'s> {
     fn random(space: &'s Space, seen: &'s mut BTreeMap<(Status, bool), usize>, seed: u64) -> Repository<'s> {
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let mut random = Random::new(seed);
         let (mut layers, mut with_script) = (Vec::new(), Vec::new());
         for number in 1..random.below(5) + 5 {
             let layer = Layer::random(&mut random, number, &with_script);

@@ -18,7 +18,6 @@ use crate::graph::{LayerGraph, LayerIndex};
 use crate::holder::Holder;
 use crate::layer_type::Packing;
 use crate::listing::{self, Listing, Time};
-use crate::load;
 use crate::progress::Mode;
 use crate::record::{LayerInfo, Record};
 use crate::resolve::sha256_file;
@@ -75,8 +74,7 @@ pub(super) struct Gathered {
 
 /// Exports; says what.
 pub fn export(request: &Request, holder: Holder) -> Result<Exported> {
-    let files = build::find(&request.build.what, &request.build.load)?;
-    let loaded = load::load(&files, &request.build.load)?;
+    let (_, loaded) = build::read(&request.build.what, &request.build.load)?;
     let graph = LayerGraph::new(&loaded)?;
     let layers: Vec<LayerIndex> = match request.layers.as_slice() {
         [] => graph.iter().map(|(layer, _)| layer).collect(),

@@ -13,7 +13,7 @@ use crate::progress::{Event, Mode};
 use crate::story;
 use crate::tell::Teller;
 
-use super::{Request, What, find, named, wanted};
+use super::{Request, What, named, read, wanted};
 
 /// A line for each layer that would be built, in the order of a serial build.
 pub fn order(request: &Request) -> Result<String> {
@@ -55,8 +55,7 @@ pub fn picture(what: &What, options: &load::Options, database: Option<&Database>
 
 /// Reads stackerfiles and tells what there is to warn of.
 fn look(what: &What, options: &load::Options) -> Result<(Loaded, LayerGraph, BTreeSet<LayerIndex>)> {
-    let files = find(what, options)?;
-    let loaded = load::load(&files, options)?;
+    let (_, loaded) = read(what, options)?;
     let graph = LayerGraph::new(&loaded)?;
     let layers = wanted(&graph, &named(&graph, what)?);
     let warnings: Vec<String> = loaded.warnings.iter().chain(graph.warnings()).cloned().collect();

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 
-use petgraph::graph::NodeIndex;
+use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::diag::{Diagnostic, Diagnostics, Texts};
 use crate::error::Result;
@@ -141,7 +142,13 @@ fn assemble(layers: &[&Layer], edges: &[Vec<Edge>], sorted: &[usize], warnings: 
     for (at, layer) in sorted.iter().enumerate() {
         places[*layer] = LayerIndex(at);
     }
-    let mut graph = LayerGraph { warnings, ..LayerGraph::default() };
+    let count = layers.len();
+    let mut graph = LayerGraph {
+        nodes: Vec::with_capacity(count),
+        edges: DiGraph::with_capacity(count, 2 * count),
+        by_name: HashMap::with_capacity(count),
+        warnings,
+    };
     for (at, &number) in sorted.iter().enumerate() {
         let mut needed = edges[number].iter().map(|edge| places[edge.layer]);
         graph.nodes.push(node(layers[number], &mut needed));
@@ -177,5 +184,5 @@ fn node(layer: &Layer, needed: &mut impl Iterator<Item = LayerIndex>) -> Node {
         };
         NodeImport { import: import.clone(), source }
     };
-    Node { base, imports: layer.imports.iter().map(import).collect(), layer: layer.clone() }
+    Node { base, imports: layer.imports.iter().map(import).collect(), layer: Arc::new(layer.clone()) }
 }

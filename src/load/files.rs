@@ -10,12 +10,13 @@ use rayon::prelude::*;
 use crate::diag::{Diagnostic, Texts, nearest, without_credentials};
 use crate::error::Result;
 use crate::git;
+use crate::names::KnownNames;
 use crate::order::order;
 
 use super::reader::Reader;
 use super::substitute::{Mistake, Values};
 use super::yaml::{self, Entry, Kind, Node};
-use super::{Options, Place, Stackerfile, layer};
+use super::{Found, Options, Place, Stackerfile, layer};
 
 /// Every stackerfile of a build.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +27,8 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// For diagnostics of later stages.
     pub texts: Texts,
+    /// What directories hold that were met when the files were looked for.
+    pub names: Arc<KnownNames>,
 }
 
 /// A file that was read, as far as it could be.
@@ -38,18 +41,23 @@ struct File {
 
 /// Reads these files and their prerequisites. Everything that is wrong in any of them is in the one error.
 pub fn load(files: &[PathBuf], options: &Options) -> Result<Loaded> {
+    load_found(Found { files: files.to_vec(), ..Found::default() }, options)
+}
+
+/// The same of files that were looked for.
+pub fn load_found(found: Found, options: &Options) -> Result<Loaded> {
     let mut diagnostics = options.diagnostics();
-    let mut paths: Vec<PathBuf> = files.iter().map(|path| options.absolute(path)).collect();
+    let mut paths: Vec<PathBuf> = found.files.iter().map(|path| options.absolute(path)).collect();
     paths.sort();
     let mut known = Known::default();
-    let real: Vec<_> = paths.par_iter().map(|path| real(path, options)).collect();
+    let real: Vec<_> = paths.par_iter().map(|path| real(path, &found.names, options)).collect();
     for (path, real) in paths.into_iter().zip(real) {
         if let Err(reason) = known.add(&path, real) {
             let shown = diagnostics.texts().shown(&path);
             diagnostics.push(Diagnostic::error(format!("cannot read {shown}: {reason}")));
         }
     }
-    let mut files = read_all(&mut known, options);
+    let mut files = read_all(&mut known, &found.names, options);
     for file in &mut files {
         diagnostics.texts_mut().insert(file.stackerfile.path.as_path().into(), file.stackerfile.text.clone());
         diagnostics.extend(file.diagnostics.drain(..));
@@ -64,7 +72,7 @@ pub fn load(files: &[PathBuf], options: &Options) -> Result<Loaded> {
         None => {
             let mut slots: Vec<Option<Stackerfile>> = stackerfiles.into_iter().map(Some).collect();
             let stackerfiles = sorted.into_iter().filter_map(|index| slots[index].take()).collect();
-            Ok(Loaded { stackerfiles, warnings, texts })
+            Ok(Loaded { stackerfiles, warnings, texts, names: Arc::new(found.names) })
         }
     }
 }
@@ -88,12 +96,12 @@ impl Known {
 }
 
 /// Wave by wave: the prerequisites of one are the next.
-fn read_all(known: &mut Known, options: &Options) -> Vec<File> {
+fn read_all(known: &mut Known, names: &KnownNames, options: &Options) -> Vec<File> {
     let values = Values::new(&options.substitutes, &options.substitute_file, &options.builtins);
     let mut files: Vec<File> = Vec::new();
     while files.len() < known.paths.len() {
         let wave = &known.paths[files.len()..];
-        let mut read: Vec<File> = wave.par_iter().map(|path| read(path, &values, options)).collect();
+        let mut read: Vec<File> = wave.par_iter().map(|path| read(path, &values, names, options)).collect();
         for file in &mut read {
             resolve_prerequisites(file, known);
         }
@@ -139,7 +147,7 @@ fn sort(files: &[Stackerfile], texts: &Texts) -> (Vec<usize>, Vec<Diagnostic>) {
 }
 
 /// Reads one file. Where the text cannot be had, an empty file stands for it.
-fn read(path: &Path, values: &Values, options: &Options) -> File {
+fn read(path: &Path, values: &Values, names: &KnownNames, options: &Options) -> File {
     let shared: Arc<Path> = path.into();
     let mut reader = Reader::new(shared, &options.working_dir);
     reader.require_hash = options.require_hash;
@@ -175,7 +183,7 @@ fn read(path: &Path, values: &Values, options: &Options) -> File {
             }
         },
     }
-    let prerequisites = stackerfile.prerequisites.iter().map(|(path, _)| real(path, options)).collect();
+    let prerequisites = stackerfile.prerequisites.iter().map(|(path, _)| real(path, names, options)).collect();
     File { stackerfile, prerequisites, diagnostics: reader.diagnostics }
 }
 
@@ -205,10 +213,10 @@ pub(crate) fn read_text(path: &Path) -> Result<String, String> {
 }
 
 /// The path without links; of what was there once, as it is written.
-fn real(path: &Path, options: &Options) -> Result<PathBuf, String> {
+fn real(path: &Path, names: &KnownNames, options: &Options) -> Result<PathBuf, String> {
     match options.past.is_some() {
         true => Ok(git::real(path)),
-        false => path.canonicalize().map_err(|error| reason(&error)),
+        false => names.real(path).map_or_else(|| path.canonicalize().map_err(|error| reason(&error)), Ok),
     }
 }
 

@@ -1,75 +1,128 @@
 //! `--all`: every stackerfile below a directory.
 //!
 //! Ignore files count where they lie inside the tree, whether or not it is a repository (but for `recursive-build`, which
-//! knows none); nothing outside of it does, so that two people with the same tree find the same files.
+//! knows none); nothing outside of it does, so that two people with the same tree find the same files. The names of all
+//! that is met on the way are kept for the imports, which take in what git ignores too.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::Arc;
 
-use ignore::{DirEntry, WalkBuilder, WalkState};
+use rayon::prelude::*;
 use regex::Regex;
 
 use crate::error::{At, Error, Result};
+use crate::names::{self, Kind, KnownNames, Read};
 
 use super::Options;
+use super::ignored::Rules;
 
-/// The stackerfiles below a directory, sorted by path.
-pub fn find(dir: &Path, options: &Options) -> Result<Vec<PathBuf>> {
+/// What is below a directory.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The stackerfiles, sorted by path.
+    pub files: Vec<PathBuf>,
+    /// What the directories on the way hold.
+    pub names: KnownNames,
+}
+
+/// The stackerfiles below a directory. Level by level, since a tree may be deeper than a thread's stack.
+pub fn find(dir: &Path, options: &Options) -> Result<Found> {
     let dir = options.absolute(dir);
     if !std::fs::metadata(&dir).at("read", &dir)?.is_dir() {
         return Err(Error::Usage(format!("{} is not a directory", dir.display())));
     }
-    let pattern = options.pattern();
-    let (sender, receiver) = mpsc::channel();
-    walk(&dir, options).build_parallel().run(|| {
-        let sender = sender.clone();
-        let pattern = &pattern;
-        Box::new(move |entry| {
-            let wanted = visit(entry, pattern).is_none_or(|found| sender.send(found).is_ok());
-            if wanted { WalkState::Continue } else { WalkState::Quit }
-        })
-    });
-    drop(sender);
-    let mut files = receiver.into_iter().collect::<Result<Vec<PathBuf>>>()?;
-    files.sort();
-    if files.is_empty() {
-        let dir = dir.display();
+    let excluded = excluded(&dir, &options.exclude);
+    let search = Search { pattern: options.pattern(), excluded, every_file: options.every_file };
+    let mut found = Found { files: Vec::new(), names: KnownNames::below(&dir) };
+    let mut level = vec![Below { path: dir.clone(), rules: None, is_root: true }];
+    while !level.is_empty() {
+        let visited: Vec<Option<Visited>> =
+            level.into_par_iter().map(|below| search.visit(below)).collect::<Result<_>>()?;
+        level = Vec::new();
+        found.names.reserve(visited.len());
+        for visited in visited.into_iter().flatten() {
+            found.files.extend(visited.files);
+            level.extend(visited.below);
+            found.names.keep(visited.path, visited.read);
+        }
+    }
+    found.files.sort();
+    if found.files.is_empty() {
+        let (dir, pattern) = (dir.display(), search.pattern);
         return Err(Error::Build(format!("there is no stackerfile below {dir}: no file matches {pattern}")));
     }
-    Ok(files)
+    Ok(found)
 }
 
-fn walk(dir: &Path, options: &Options) -> WalkBuilder {
-    let excluded = excluded(dir, &options.exclude);
-    let mut walk = WalkBuilder::new(dir);
-    walk.standard_filters(false)
-        .git_ignore(!options.every_file)
-        .require_git(false)
-        .follow_links(false)
-        .filter_entry(move |entry| entry.file_name() != ".git" && !excluded.contains(entry.path()));
-    if !options.every_file {
-        walk.add_custom_ignore_filename(".stackerignore");
+struct Search {
+    pattern: Regex,
+    excluded: HashSet<PathBuf>,
+    every_file: bool,
+}
+
+/// A directory that is to be looked into.
+struct Below {
+    path: PathBuf,
+    /// Those of the directories above it.
+    rules: Option<Arc<Rules>>,
+    is_root: bool,
+}
+
+/// A directory that was looked into.
+struct Visited {
+    path: PathBuf,
+    read: Read,
+    files: Vec<PathBuf>,
+    below: Vec<Below>,
+}
+
+impl Search {
+    /// `None`: it has just gone.
+    fn visit(&self, Below { path, rules, is_root }: Below) -> Result<Option<Visited>> {
+        let read = match names::read(&path, is_root) {
+            Ok(read) => read,
+            Err(error) => return failure(&path, error.into()).map_or(Ok(None), Err),
+        };
+        let rules = match self.every_file {
+            true => None,
+            false => Rules::of(&path, &read.names, rules),
+        };
+        let (mut files, mut below) = (Vec::new(), Vec::new());
+        // Nearly no name is wanted, so that no path is made for the others.
+        let mut text = path.as_os_str().as_bytes().to_vec();
+        if text.last() != Some(&b'/') {
+            text.push(b'/');
+        }
+        let length = text.len();
+        for name in read.names.iter() {
+            text.truncate(length);
+            text.extend_from_slice(name.name.to_bytes());
+            let at = Path::new(OsStr::from_bytes(&text));
+            let ignored = |is_dir| rules.as_ref().is_some_and(|rules| rules.ignore(at, is_dir));
+            match name.kind {
+                Kind::Directory if name.name.to_bytes() == b".git" || self.excluded.contains(at) || ignored(true) => {}
+                Kind::Directory => below.push(Below { path: at.into(), rules: rules.clone(), is_root: false }),
+                Kind::File if self.pattern.is_match(&String::from_utf8_lossy(&text)) && !ignored(false) => {
+                    files.push(std::ffi::OsString::from_vec(text.clone()).into());
+                }
+                Kind::File | Kind::Other => {}
+            }
+        }
+        Ok(Some(Visited { path, read, files, below }))
     }
-    walk
-}
-
-/// A stackerfile, or a reason not to trust the walk; `None` for everything else.
-fn visit(entry: Result<DirEntry, ignore::Error>, pattern: &Regex) -> Option<Result<PathBuf>> {
-    let entry = match entry {
-        Ok(entry) => entry,
-        Err(error) => return failure(error).map(Err),
-    };
-    let is_file = entry.file_type().is_some_and(|kind| kind.is_file());
-    let matches = is_file && pattern.is_match(&entry.path().to_string_lossy());
-    matches.then(|| Ok(entry.into_path()))
 }
 
 /// What cannot be read may hold stackerfiles; what went away meanwhile does not.
-fn failure(error: ignore::Error) -> Option<Error> {
-    let gone = error.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound);
-    (!gone)
-        .then(|| Error::Build(format!("cannot look for stackerfiles: {error}\nname it in a .stackerignore to pass it")))
+fn failure(path: &Path, error: io::Error) -> Option<Error> {
+    let gone = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+    let path = path.display();
+    (!gone).then(|| {
+        Error::Build(format!("cannot look for stackerfiles: {path}: {error}\nname it in a .stackerignore to pass it"))
+    })
 }
 
 /// stacker's own directories, spelled as the walk will meet them.

@@ -10,6 +10,7 @@ pub(crate) mod container;
 mod directives;
 mod files;
 mod find;
+mod ignored;
 mod imports;
 mod layer;
 mod model;
@@ -21,7 +22,7 @@ mod yaml;
 
 pub use directives::{Support, directives};
 pub(crate) use files::read_text;
-pub use files::{Loaded, load};
-pub use find::find;
+pub use files::{Loaded, load, load_found};
+pub use find::{Found, find};
 pub use model::{Base, Bind, Healthcheck, ImageSettings, Import, Layer, Place, Probe, Source, Stackerfile, Written};
 pub use options::{Options, read_substitute_file};

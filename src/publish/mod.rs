@@ -15,7 +15,6 @@ use crate::error::{Error, Result};
 use crate::graph::{LayerGraph, LayerIndex};
 use crate::holder::Holder;
 use crate::layer_type::LayerType;
-use crate::load;
 use crate::oci::{ImageRef, Layout};
 use crate::registry::{ImageName, SCHEME, Secret};
 
@@ -97,8 +96,7 @@ pub fn publish(request: &Request, holder: Holder) -> Result<String> {
     if request.tags.is_empty() {
         return Err(Error::Usage("publish: --tag TAG is needed: what the images are tagged with there".to_owned()));
     }
-    let files = build::find(&request.build.what, &request.build.load)?;
-    let loaded = load::load(&files, &request.build.load)?;
+    let (files, loaded) = build::read(&request.build.what, &request.build.load)?;
     let graph = LayerGraph::new(&loaded)?;
     for warning in loaded.warnings.iter().chain(graph.warnings()).filter(|_| !request.quiet) {
         eprintln!("{warning}");

@@ -23,7 +23,6 @@ use crate::execute::{DecidedLayer, Site};
 use crate::graph::{LayerGraph, LayerIndex};
 use crate::holder::{Holder, Tier};
 use crate::inputs::{Inputs, Scope};
-use crate::load;
 use crate::pins::Pins;
 use crate::shell::heeding_signals;
 
@@ -66,8 +65,7 @@ fn compared(
     (second, again): (&Second, Holder),
     real: &mut Option<Arc<Site>>,
 ) -> Result<Report> {
-    let files = build::find(&request.build.what, &request.build.load)?;
-    let loaded = load::load(&files, &request.build.load)?;
+    let (files, loaded) = build::read(&request.build.what, &request.build.load)?;
     let graph = LayerGraph::new(&loaded)?;
     let chosen = chosen(request, &graph, &files)?;
     let wanted = build::wanted(&graph, &chosen.iter().copied().collect::<Vec<_>>());

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::stat_list::Stamp;
 use super::walk::{self, Found, Seen, Wanted};
 use super::{Modes, Resolver, broken};
 use crate::action::{NodeKind, Shows};
@@ -21,6 +20,7 @@ use crate::error::Result;
 use crate::listing::{Entry, tree_digest};
 use crate::place::StackerDir;
 use crate::seal::delta::xattrs;
+use crate::stamp::Stamp;
 use crate::text::escape;
 
 /// (first id inside, first id outside, how many).
@@ -79,11 +79,11 @@ pub struct Look {
     pub stat_list: Option<Vec<u8>>,
 }
 
-impl Resolver {
+impl Resolver<'_> {
     /// What a script sees of `path`, reading only the files that `list` (of an earlier such look) can not vouch for.
     pub fn bound(&self, path: &Path, owners: &Owners, list: Option<&[u8]>) -> Result<Look> {
         let device = fs::symlink_metadata(path).map_err(|error| broken("look at", path, &error))?.dev();
-        let seen = walk::walk(path, &self.own, Wanted::All)?;
+        let seen = walk::walk(path, &self.own, Wanted::All, &self.known)?;
         if let Found::Node(node) = seen[0].found {
             return Ok(Look { bound: Bound::Node(node), device, stat_list: None });
         }

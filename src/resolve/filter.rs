@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use rustix::fs::Stat;
 
 use super::broken;
 use super::walk::Wanted;
@@ -22,19 +23,21 @@ pub(super) const IGNORE_FILE: &str = ".stackerignore";
 #[derive(Debug)]
 pub(super) struct Own {
     paths: Vec<PathBuf>,
+    /// Device and inode: a path with links in it leads to the same directory.
+    ids: HashSet<(u64, u64)>,
 }
 
 impl Own {
     pub fn new(paths: Vec<PathBuf>) -> Own {
-        Own { paths }
+        let found = paths.iter().filter_map(|path| fs::metadata(path).ok());
+        let ids = found.map(|dir| (dir.dev(), dir.ino())).collect();
+        Own { paths, ids }
     }
 }
 
 /// What the walk of one tree leaves out.
 pub(super) struct Filter<'a> {
     own: &'a Own,
-    /// Device and inode: a path with links in it leads to the same directory.
-    own_ids: HashSet<(u64, u64)>,
     root: PathBuf,
     ignored: Gitignore,
     wanted: Wanted,
@@ -43,13 +46,12 @@ pub(super) struct Filter<'a> {
 impl<'a> Filter<'a> {
     /// Reads the ignore file, if the tree has one and it counts.
     pub fn new(root: &Path, own: &'a Own, wanted: Wanted) -> Result<Filter<'a>> {
-        let own_ids = own.paths.iter().filter_map(|path| fs::metadata(path).ok()).map(|dir| (dir.dev(), dir.ino()));
         let absolute = std::path::absolute(root).map_err(|error| broken("resolve", root, &error))?;
         let ignored = match wanted {
             Wanted::Import => read_ignore_file(root)?,
             Wanted::All => Gitignore::empty(),
         };
-        Ok(Filter { own_ids: own_ids.collect(), own, root: absolute, ignored, wanted })
+        Ok(Filter { own, root: absolute, ignored, wanted })
     }
 
     /// What is walked.
@@ -58,8 +60,8 @@ impl<'a> Filter<'a> {
     }
 
     /// Whether the directory is one of stacker's own.
-    pub fn is_own(&self, relative: &[u8], metadata: &Metadata) -> bool {
-        self.own_ids.contains(&(metadata.dev(), metadata.ino()))
+    pub fn is_own(&self, relative: &[u8], stat: &Stat) -> bool {
+        self.own.ids.contains(&(stat.st_dev, stat.st_ino))
             || self.own.paths.contains(&self.root.join(OsStr::from_bytes(relative)))
     }
 

@@ -12,6 +12,7 @@ mod stage;
 mod stat_list;
 mod walk;
 
+use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -24,9 +25,11 @@ use rustix::fs::OFlags;
 use crate::digest::TreeDigest;
 use crate::error::{Error, Result};
 use crate::listing::{Entry, Time, tree_digest};
+use crate::names::KnownNames;
+use crate::stamp::{self, Stamp};
 pub use filter::Ignored;
 use filter::Own;
-use stat_list::{Known, Record, Stamp, What};
+use stat_list::{Known, Record, What};
 use walk::{Found, Seen, Wanted};
 
 pub use bound::{Bound, Look, Owners, list_path, shown};
@@ -127,20 +130,26 @@ pub struct Resolved {
 
 /// Finds out what host paths hold.
 #[derive(Clone, Debug)]
-pub struct Resolver {
+pub struct Resolver<'n> {
     own: Arc<Own>,
     most: u64,
+    known: Cow<'n, KnownNames>,
 }
 
-impl Resolver {
+impl<'n> Resolver<'n> {
     /// `exclude`: stacker's own directories, absolute; they are never part of a tree.
-    pub fn new(exclude: Vec<PathBuf>) -> Resolver {
-        Resolver { own: Arc::new(Own::new(exclude)), most: u64::MAX }
+    pub fn new(exclude: Vec<PathBuf>) -> Resolver<'n> {
+        Resolver { own: Arc::new(Own::new(exclude)), most: u64::MAX, known: Cow::Owned(KnownNames::default()) }
     }
 
     /// Refuses trees whose files have more bytes than this, before it reads any of them.
-    pub fn at_most(self, most: u64) -> Resolver {
+    pub fn at_most(self, most: u64) -> Resolver<'n> {
         Resolver { most, ..self }
+    }
+
+    /// With what directories hold that were read before.
+    pub fn knowing(self, names: &'n KnownNames) -> Resolver<'n> {
+        Resolver { known: Cow::Borrowed(names), ..self }
     }
 
     /// The tree at `path` with normalised modes.
@@ -153,7 +162,7 @@ impl Resolver {
     pub fn look(&self, HostPath { path, modes }: &HostPath, list: Option<&[u8]>) -> Result<Resolved> {
         let modes = *modes;
         let device = fs::symlink_metadata(path).map_err(|error| broken("look at", path, &error))?.dev();
-        let seen = walk::walk(path, &self.own, Wanted::Import)?;
+        let seen = walk::walk(path, &self.own, Wanted::Import, &self.known)?;
         if modes == Modes::Host && !matches!(seen[0].found, Found::Directory { .. }) {
             return Err(Error::Build(format!("{} is not a directory, as `overlay_dirs` needs", path.display())));
         }
@@ -235,13 +244,13 @@ fn record<'a>(root: &Path, seen: &'a Seen, old: Option<Record<'a>>, modes: Modes
 /// Hashes a file. The moment is taken before it is opened and the stamp after, so that a write during the reading
 /// leaves a stamp that is not yet settled, or another one.
 fn read(path: &Path, relative: &[u8], modes: Modes) -> io::Result<What<'static>> {
-    let before = now();
+    let before = stamp::now();
     let file = open(path, relative)?;
-    let metadata = file.metadata()?;
-    let moment = if is_local(&file) { before } else { Time { seconds: before.seconds - REMOTE_SKEW, ..before } };
+    let stat = rustix::fs::fstat(&file)?;
+    let moment = if stamp::is_local(&file) { before } else { Time { seconds: before.seconds - REMOTE_SKEW, ..before } };
     let (content, size) = crate::seal::hash_file(file)?;
-    let stamp = Stamp { size, ..Stamp::of(&metadata) };
-    let mode = modes.of_file(walk::permissions(&metadata));
+    let stamp = Stamp { size, ..Stamp::of(&stat) };
+    let mode = modes.of_file(walk::permissions(&stat));
     Ok(What::File { mode, stamp, moment, content })
 }
 
@@ -259,20 +268,6 @@ fn open(path: &Path, relative: &[u8]) -> io::Result<File> {
 
 /// How far a server's clock may be behind ours, in seconds.
 const REMOTE_SKEW: i64 = 60;
-
-/// Whether the file's stamps come from this machine's clock.
-fn is_local(file: &File) -> bool {
-    // linux/magic.h: ext, btrfs, xfs, tmpfs, overlayfs, f2fs, bcachefs; zfs (2fc12fc1).
-    const LOCAL: [u64; 8] =
-        [0xef53, 0x9123_683e, 0x5846_5342, 0x0102_1994, 0x794c_7630, 0xf2f5_2010, 0xca45_1a4e, 0x2fc1_2fc1];
-    rustix::fs::fstatfs(file).is_ok_and(|system| LOCAL.contains(&(system.f_type as u64)))
-}
-
-/// The clock that the kernel stamps files with: it lags a few milliseconds behind the precise one.
-fn now() -> Time {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-    Time { seconds: now.tv_sec, nanos: now.tv_nsec as u32 }
-}
 
 /// The user's import cannot be had.
 fn broken(doing: &str, path: &Path, error: &io::Error) -> Error {

@@ -20,6 +20,7 @@ use crate::action::Attributes;
 use crate::digest::{ContentDigest, TreeDigest};
 use crate::error::{At, Result};
 use crate::listing::{self, Entry, Kind, Time, tree_digest};
+use crate::names::KnownNames;
 
 /// Smaller files are copied: cloning one that was just written makes the file system write it out first.
 const CLONE_FROM: u64 = 1 << 16;
@@ -40,7 +41,7 @@ pub fn stage(
     let owner = rustix::process::geteuid().is_root().then_some(root);
     let (to, clones) = (directory.join("t"), AtomicBool::new(true));
     let stage = Stage { source: path, to, modes: tree.modes, attributes, time, owner, clones };
-    let seen = walk::walk(path, &tree.own, Wanted::Import)?;
+    let seen = walk::walk(path, &tree.own, Wanted::Import, &KnownNames::default())?;
     for directory in seen.iter().filter(|seen| matches!(seen.found, Found::Directory { .. })) {
         stage.make_directory(&directory.path)?;
     }
@@ -105,14 +106,14 @@ impl Stage<'_> {
             Err(error) if has_changed(&error) => return Ok(None),
             Err(error) => return Err(broken("open", &from, &error)),
         };
-        let metadata = source.metadata().map_err(|error| broken("look at", &from, &error))?;
+        let stat = rustix::fs::fstat(&source).map_err(|error| broken("look at", &from, &error.into()))?;
         let mut copy =
             OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(to).at("create", to)?;
-        let (content, size) = match metadata.len() >= CLONE_FROM && self.clone_file(&source, &copy) {
+        let (content, size) = match stat.st_size as u64 >= CLONE_FROM && self.clone_file(&source, &copy) {
             true => crate::seal::hash_file(copy.try_clone().at("duplicate", to)?).at("read", to)?,
             false => copy_bytes(&mut source, &mut copy, &from, to)?,
         };
-        let mode = self.modes.of_file(walk::permissions(&metadata));
+        let mode = self.modes.of_file(walk::permissions(&stat));
         let entry = entry(&seen.path, Kind::File { size, content }, mode);
         self.own(to)?;
         copy.set_permissions(Permissions::from_mode(self.mode(&entry))).at("chmod", to)?;

@@ -16,36 +16,12 @@
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 
 use crate::digest::{ContentDigest, TreeDigest};
 use crate::listing::{Entry, Kind, Time};
+use crate::stamp::Stamp;
 
 const FIRST_LINE: &[u8] = b"stacker stat list 2\n";
-
-/// The coarsest time stamps of any file system that matters (FAT's), in seconds.
-const GRANULARITY: i64 = 2;
-
-/// What lstat says of a file and a change of content changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    pub size: u64,
-    pub inode: u64,
-    pub mtime: Time,
-    pub ctime: Time,
-}
-
-impl Stamp {
-    pub fn of(metadata: &Metadata) -> Stamp {
-        Stamp {
-            size: metadata.size(),
-            inode: metadata.ino(),
-            mtime: Time { seconds: metadata.mtime(), nanos: metadata.mtime_nsec() as u32 },
-            ctime: Time { seconds: metadata.ctime(), nanos: metadata.ctime_nsec() as u32 },
-        }
-    }
-}
 
 /// One entry of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,10 +53,7 @@ impl Record<'_> {
     /// Whether any later write would have left another stamp: the stamp was old when the file was opened.
     pub fn is_settled(&self) -> bool {
         match self.what {
-            What::File { stamp, moment, .. } => {
-                let newest = stamp.mtime.max(stamp.ctime);
-                Time { seconds: newest.seconds.saturating_add(GRANULARITY), ..newest } < moment
-            }
+            What::File { stamp, moment, .. } => stamp.is_settled(moment),
             What::Directory { .. } | What::Symlink { .. } => true,
         }
     }

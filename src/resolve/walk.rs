@@ -1,19 +1,21 @@
 //! Walking a host tree: every name with what lstat says, sorted as listings are. Opens directories, never files.
 
-use std::fs::{self, DirEntry, Metadata};
-use std::io;
+use std::ffi::CStr;
+use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
 
 use super::broken;
 use super::filter::{Filter, Own};
-use super::stat_list::Stamp;
 use crate::action::NodeKind;
 use crate::error::{Error, Result};
 use crate::listing::{join, split};
+use crate::names::{KnownNames, Opened};
+use crate::stamp::Stamp;
 
 /// A name in a tree.
 pub(super) struct Seen {
@@ -53,8 +55,8 @@ pub(super) enum Wanted {
 }
 
 impl Seen {
-    fn new(path: Vec<u8>, found: Found, metadata: &Metadata) -> Seen {
-        Seen { path, found, owner: (metadata.uid(), metadata.gid()), stamp: Stamp::of(metadata) }
+    fn new(path: Vec<u8>, found: Found, stat: &Stat) -> Seen {
+        Seen { path, found, owner: (stat.st_uid, stat.st_gid), stamp: Stamp::of(stat) }
     }
 
     /// Where it is.
@@ -71,24 +73,25 @@ pub(super) fn below(root: &Path, relative: &[u8]) -> PathBuf {
     }
 }
 
-/// All that is at and below `root`, in listing order. A link at `root` itself is followed.
-pub(super) fn walk(root: &Path, own: &Own, wanted: Wanted) -> Result<Vec<Seen>> {
-    let metadata = fs::metadata(root).map_err(|error| match fs::read_link(root) {
-        Ok(target) if error.kind() == io::ErrorKind::NotFound => {
+/// All that is at and below `root`, in listing order. A link at `root` itself is followed. Names that are `known` are not
+/// read again.
+pub(super) fn walk(root: &Path, own: &Own, wanted: Wanted, known: &KnownNames) -> Result<Vec<Seen>> {
+    let stat = rustix::fs::stat(root).map_err(|error| match fs::read_link(root) {
+        Ok(target) if error == Errno::NOENT => {
             Error::Build(format!("{} is a link to {}, which does not exist", root.display(), target.display()))
         }
-        _ => broken("look at", root, &error),
+        _ => broken("look at", root, &error.into()),
     })?;
-    if !metadata.is_dir() {
-        return Ok(vec![Seen::new(vec![], found(root, &metadata, wanted)?, &metadata)]);
+    if !is_dir(&stat) {
+        return Ok(vec![Seen::new(vec![], found(root, &stat, wanted)?, &stat)]);
     }
     let filter = Filter::new(root, own, wanted)?;
-    if filter.is_own(b"", &metadata) {
+    if filter.is_own(b"", &stat) {
         return Err(Error::Build(format!("{} is stacker's own directory", root.display())));
     }
-    let found = Found::Directory { mode: permissions(&metadata) };
-    let mut seen = vec![Seen::new(vec![], found, &metadata)];
-    seen.extend(beneath(root, &filter)?);
+    let found = Found::Directory { mode: permissions(&stat) };
+    let mut seen = vec![Seen::new(vec![], found, &stat)];
+    seen.extend(Walk { root, filter: &filter, known }.beneath()?);
     Ok(seen)
 }
 
@@ -101,18 +104,58 @@ pub(super) fn size(seen: &[Seen]) -> u64 {
     seen.iter().map(size).fold(0, u64::saturating_add)
 }
 
-/// All that is below the root. Level by level, since a tree may be deeper than a thread's stack.
-fn beneath(root: &Path, filter: &Filter) -> Result<Vec<Seen>> {
-    let mut directories: Vec<Vec<u8>> = vec![vec![]];
-    let mut levels = Vec::new();
-    while !directories.is_empty() {
-        let lists: Vec<Vec<Seen>> =
-            directories.par_iter().map(|path| directory(root, path, filter)).collect::<Result<_>>()?;
-        let below = lists.iter().flatten().filter(|seen| matches!(seen.found, Found::Directory { .. }));
-        directories = below.map(|seen| seen.path.clone()).collect();
-        levels.push(lists.into_iter());
+/// A walk of a directory.
+struct Walk<'a> {
+    root: &'a Path,
+    filter: &'a Filter<'a>,
+    known: &'a KnownNames,
+}
+
+impl Walk<'_> {
+    /// All that is below the root. Level by level, since a tree may be deeper than a thread's stack.
+    fn beneath(&self) -> Result<Vec<Seen>> {
+        let mut directories: Vec<Vec<u8>> = vec![vec![]];
+        let mut levels = Vec::new();
+        while !directories.is_empty() {
+            let lists: Vec<Vec<Seen>> =
+                directories.par_iter().map(|path| self.directory(path)).collect::<Result<_>>()?;
+            let below = lists.iter().flatten().filter(|seen| matches!(seen.found, Found::Directory { .. }));
+            directories = below.map(|seen| seen.path.clone()).collect();
+            levels.push(lists.into_iter());
+        }
+        Ok(in_order(levels))
     }
-    Ok(in_order(levels))
+
+    /// The names in one directory, sorted.
+    fn directory(&self, relative: &[u8]) -> Result<Vec<Seen>> {
+        let place = below(self.root, relative);
+        let opened = self.known.open(&place, relative.is_empty());
+        let opened = opened.map_err(|error| broken("list", &place, &error.into()))?;
+        let names: Vec<&CStr> = opened.names().map(|name| name.name).collect();
+        let looked = names.par_iter().with_min_len(64).map(|name| self.look(relative, &opened, name));
+        let mut children: Vec<Seen> = looked.filter_map(Result::transpose).collect::<Result<_>>()?;
+        children.sort_unstable_by(|a, b| split(&a.path).1.cmp(split(&b.path).1));
+        Ok(children)
+    }
+
+    /// One name of a directory; `None` when it is not imported, or has just gone.
+    fn look(&self, directory: &[u8], opened: &Opened, name: &CStr) -> Result<Option<Seen>> {
+        let path = join(directory, name.to_bytes());
+        let stat = match opened.lstat(name) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(broken("look at", &below(self.root, &path), &error.into())),
+        };
+        let is_dir = is_dir(&stat);
+        if self.filter.is_ignored(&path, is_dir) || (is_dir && self.filter.is_own(&path, &stat)) {
+            return Ok(None);
+        }
+        let found = match is_dir {
+            true => Found::Directory { mode: permissions(&stat) },
+            false => found(&below(self.root, &path), &stat, self.filter.wanted())?,
+        };
+        Ok(Some(Seen::new(path, found, &stat)))
+    }
 }
 
 /// Puts each directory's names behind it. Those of one level are in the order in which they are met.
@@ -135,48 +178,18 @@ fn in_order(mut levels: Vec<std::vec::IntoIter<Vec<Seen>>>) -> Vec<Seen> {
     all
 }
 
-/// The names in one directory, sorted.
-fn directory(root: &Path, relative: &[u8], filter: &Filter) -> Result<Vec<Seen>> {
-    let place = below(root, relative);
-    let list = || fs::read_dir(&place)?.collect::<io::Result<Vec<DirEntry>>>();
-    let names = list().map_err(|error| broken("list", &place, &error))?;
-    let looked = names.into_par_iter().with_min_len(64).map(|name| look(root, relative, &name, filter));
-    let mut children: Vec<Seen> = looked.filter_map(Result::transpose).collect::<Result<_>>()?;
-    children.sort_unstable_by(|a, b| split(&a.path).1.cmp(split(&b.path).1));
-    Ok(children)
-}
-
-/// One name of a directory; `None` when it is not imported, or has just gone.
-fn look(root: &Path, directory: &[u8], name: &DirEntry, filter: &Filter) -> Result<Option<Seen>> {
-    let path = join(directory, &name.file_name().into_vec());
-    let metadata = match name.metadata() {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(broken("look at", &below(root, &path), &error)),
-    };
-    if filter.is_ignored(&path, metadata.is_dir()) || (metadata.is_dir() && filter.is_own(&path, &metadata)) {
-        return Ok(None);
-    }
-    let found = match metadata.is_dir() {
-        true => Found::Directory { mode: permissions(&metadata) },
-        false => found(&below(root, &path), &metadata, filter.wanted())?,
-    };
-    Ok(Some(Seen::new(path, found, &metadata)))
-}
-
-fn found(path: &Path, metadata: &Metadata, wanted: Wanted) -> Result<Found> {
-    let kind = metadata.file_type();
-    let special = match () {
-        _ if kind.is_file() => {
-            return Ok(Found::File { mode: permissions(metadata), stamp: Stamp::of(metadata) });
+fn found(path: &Path, stat: &Stat, wanted: Wanted) -> Result<Found> {
+    let special = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {
+            return Ok(Found::File { mode: permissions(stat), stamp: Stamp::of(stat) });
         }
-        _ if kind.is_symlink() => {
+        FileType::Symlink => {
             let target = fs::read_link(path).map_err(|error| broken("read the link", path, &error))?;
             return Ok(Found::Symlink { target: target.into_os_string().into_vec() });
         }
-        _ if kind.is_fifo() => (NodeKind::Fifo, "a fifo"),
-        _ if kind.is_socket() => (NodeKind::Socket, "a socket"),
-        _ if kind.is_char_device() => (NodeKind::Character, "a device"),
+        FileType::Fifo => (NodeKind::Fifo, "a fifo"),
+        FileType::Socket => (NodeKind::Socket, "a socket"),
+        FileType::CharacterDevice => (NodeKind::Character, "a device"),
         _ => (NodeKind::Block, "a device"),
     };
     if wanted == Wanted::All {
@@ -187,6 +200,10 @@ fn found(path: &Path, metadata: &Metadata, wanted: Wanted) -> Result<Found> {
 }
 
 /// The permission bits, as the host has them.
-pub(super) fn permissions(metadata: &Metadata) -> u32 {
-    metadata.mode() & 0o7777
+pub(super) fn permissions(stat: &Stat) -> u32 {
+    stat.st_mode & 0o7777
+}
+
+fn is_dir(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }

@@ -11,7 +11,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::build::{What, find, settle, wanted};
+use crate::build::{What, read, settle, wanted};
 use crate::cli::options::Directories;
 use crate::database::Database;
 use crate::decide::{Decider, Settings};
@@ -21,7 +21,7 @@ use crate::graph::{LayerGraph, LayerIndex, Node};
 use crate::holder::Holder;
 use crate::http;
 use crate::inputs::{self, Inputs, Scope};
-use crate::load;
+use crate::load::{Loaded, Options};
 use crate::pins::{Pin, Pins};
 use crate::progress::Mode;
 use crate::remote::{self, Fetching};
@@ -38,7 +38,7 @@ pub struct Request {
     /// Which stackerfiles.
     pub what: What,
     /// Substitutes, patterns and directories for loading.
-    pub load: load::Options,
+    pub load: Options,
     /// The layer's name; `None`: the first one of the stackerfile.
     pub layer: Option<String>,
     /// `--before`, `--failed`, or neither.
@@ -78,8 +78,7 @@ pub fn shell(request: &Request, holder: Holder) -> Result<i32> {
 
 /// What is asked for, as far as it is there, and its architecture; the data that it needs is made.
 pub(crate) fn find_layer(request: &Request, holder: Holder) -> Result<(Opened, String)> {
-    let files = find(&request.what, &request.load)?;
-    let loaded = load::load(&files, &request.load)?;
+    let (_, loaded) = read(&request.what, &request.load)?;
     let mut graph = LayerGraph::new(&loaded)?;
     let layer = match &request.layer {
         Some(name) => graph.named(name)?,
@@ -98,7 +97,7 @@ pub(crate) fn find_layer(request: &Request, holder: Holder) -> Result<(Opened, S
 }
 
 /// The first layer of the file that was named, which comes after its prerequisites.
-fn first(loaded: &load::Loaded, graph: &LayerGraph) -> Result<LayerIndex> {
+fn first(loaded: &Loaded, graph: &LayerGraph) -> Result<LayerIndex> {
     match loaded.stackerfiles.last().and_then(|file| file.layers.first()) {
         Some(layer) => graph.named(&layer.name),
         None => Err(Error::Usage("the stackerfile has no layer".to_owned())),
@@ -112,7 +111,7 @@ pub(crate) type Opened = (Arc<Site>, RunJob, Option<FailedDraft>);
 fn look(
     request: &Request,
     holder: Holder,
-    (graph, loaded, layer): (&mut LayerGraph, &load::Loaded, LayerIndex),
+    (graph, loaded, layer): (&mut LayerGraph, &Loaded, LayerIndex),
     view: View,
     database: &Database,
     teller: &Teller,

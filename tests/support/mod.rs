@@ -14,6 +14,7 @@ pub mod layout;
 pub mod mapped;
 pub mod offer;
 pub mod processes;
+pub mod random;
 pub mod registry;
 pub mod schema;
 pub mod server;
