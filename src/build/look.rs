@@ -86,7 +86,7 @@ impl<'a> Ahead<'a> {
     /// Finds out what layers take from the host. `mode`: how what happens is told.
     pub fn look(mut self, wanted: &BTreeSet<LayerIndex>, mode: Option<Mode>) -> Result<Look<'a>> {
         let packings = packings(self.request, &self.graph, wanted)?;
-        let mut graph = self.graph.clone();
+        let mut graph = std::mem::take(&mut self.graph);
         let told = remote::fetch(&mut graph, &self.fetching(wanted))?;
         self.warnings.extend(told);
         let Ahead { request, loaded, database, holder, scope, pins, warnings, .. } = self;

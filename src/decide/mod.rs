@@ -94,6 +94,7 @@ impl Decider {
             }
         }
         let timed = timed(&inputs, &layers, &wanted);
+        let steps = layers.iter().map(|layer| layer.kinds.len()).sum();
         let mut decider = Decider {
             timed,
             inputs: inputs.into_iter().map(Arc::new).collect(),
@@ -104,8 +105,8 @@ impl Decider {
             keep_going: settings.keep_going,
             ids: settings.ids,
             failed: false,
-            answers: HashMap::new(),
-            waiting: HashMap::new(),
+            answers: HashMap::with_capacity(steps),
+            waiting: HashMap::with_capacity(steps),
             questions: VecDeque::new(),
             ready: BTreeMap::new(),
             running: HashMap::new(),

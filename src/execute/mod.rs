@@ -188,7 +188,7 @@ impl<'a> Execution<'a> {
             packed: HashSet::new(),
             seconds: BTreeMap::new(),
             labels: HashMap::new(),
-            took: HashMap::new(),
+            took: HashMap::with_capacity(2 * wanted.len()),
             reasons: BTreeMap::new(),
             origins: BTreeMap::new(),
             before: HashMap::new(),

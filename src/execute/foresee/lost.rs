@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::action::Kind;
 use crate::decide::{Run, StepKind, Taken};
-use crate::digest::{Chain, ChainId};
+use crate::digest::{Chain, ChainId, DiffId};
 use crate::error::Result;
 use crate::graph::LayerIndex;
 use crate::layer_type::Packing;
@@ -17,6 +17,7 @@ use crate::execute::imports::import_name;
 impl Execution<'_> {
     /// Lets the actions run again whose data is missed and gone. False: there are none that were not known.
     pub(super) fn miss_data(&mut self, gathered: &mut Gathered, certainty: Certainty) -> Result<bool> {
+        self.database.begin_reading()?;
         let mut lost: Vec<(ChainId, LayerIndex)> = Vec::new();
         let certain = self.sorted(gathered)?.certain;
         for run in self.would_run(gathered) {
@@ -28,6 +29,7 @@ impl Execution<'_> {
         for layer in self.options.emitted.clone() {
             lost.extend(self.missed_by_image(layer, gathered)?.into_iter().map(|chain| (chain, layer)));
         }
+        self.database.end_reading()?;
         let mut any = false;
         for (chain, layer) in lost {
             let known = gathered.missed.contains_key(&chain);
@@ -103,19 +105,31 @@ impl Execution<'_> {
         let own = self.own(layer);
         let mut lost = BTreeSet::new();
         for end in 1..=gathered.assumed.known(&chain) {
-            let beneath = Chain(chain.0[..end].to_vec());
-            let packings = self.options.packings.iter();
-            let wanted = packings.filter(|it| own.contains(&chain.0[end - 1]) || !matches!(it, Packing::Tar(_)));
-            if !gathered.packed.insert(beneath.id()) {
+            let diff_id = chain.0[end - 1];
+            let is_own = own.contains(&diff_id);
+            if gathered.packed.contains(&(diff_id, is_own)) {
                 continue;
             }
-            for packing in wanted {
-                if self.blob(&chain.0[end - 1], packing)?.is_none() {
-                    lost.extend(self.lost_layer(&beneath)?);
-                }
+            if self.has_blobs(&diff_id, is_own)? {
+                gathered.packed.insert((diff_id, is_own));
+                continue;
+            }
+            let beneath = Chain(chain.0[..end].to_vec());
+            if gathered.unpacked.insert(beneath.id()) {
+                lost.extend(self.lost_layer(&beneath)?);
             }
         }
         Ok(lost)
+    }
+
+    /// Whether a layer has all blobs that are wanted of it. The tar of a base image's is not made.
+    fn has_blobs(&self, diff_id: &DiffId, is_own: bool) -> Result<bool> {
+        for packing in self.options.packings.iter().filter(|it| is_own || !matches!(it, Packing::Tar(_))) {
+            if self.blob(diff_id, packing)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The topmost layer of a chain as data.

@@ -13,7 +13,7 @@ mod sort;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::decide::{Question, Run, Status, StepId};
-use crate::digest::{Chain, ChainId, Key};
+use crate::digest::{Chain, ChainId, DiffId, Key};
 use crate::error::Result;
 use crate::graph::LayerIndex;
 use crate::reason::Reason;
@@ -84,8 +84,10 @@ struct Gathered {
     missed: HashMap<ChainId, BTreeSet<LayerIndex>>,
     /// The keys that run again for it, by what they made.
     again: HashMap<Key, BTreeSet<LayerIndex>>,
-    /// Seen to have a blob.
-    packed: HashSet<ChainId>,
+    /// Layers that were seen to have their blobs; whether they are a base image's makes a difference.
+    packed: HashSet<(DiffId, bool)>,
+    /// Stacks whose top was seen to lack one.
+    unpacked: HashSet<ChainId>,
 }
 
 impl Gathered {
@@ -168,6 +170,8 @@ impl Execution<'_> {
 
     fn foresight(&mut self, gathered: &Gathered, sorted: &sort::Sorted) -> Result<Foresight> {
         let mut foresight = Foresight { failures: std::mem::take(&mut self.failures), ..Foresight::default() };
+        let count = self.wanted.iter().map(|layer| self.decider.decided(*layer).len()).sum();
+        foresight.steps.reserve(count);
         self.database.begin_reading()?;
         for layer in self.wanted.clone() {
             if self.decider.status(layer) != Status::Done {
