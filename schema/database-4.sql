@@ -56,6 +56,8 @@ CREATE TABLE build_step (
     differs TEXT,
     PRIMARY KEY (build, number)
 ) WITHOUT ROWID;
+-- `why KEY` asks for the last one.
+CREATE INDEX build_step_key ON build_step (key) WHERE key IS NOT NULL;
 
 -- Results whose data is gone: what they were, when they went, and by which rule. The row stays when the action runs
 -- again, so that another outcome can be told.
