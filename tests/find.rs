@@ -5,6 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -232,5 +233,22 @@ fn what_changes_while_a_build_asks_a_server_is_taken_in() {
             assert_eq!(space.file("app", "data/still/file").as_deref(), Some("same"));
         }
         space.build(&["--all", "."]).built(&[]);
+    });
+}
+
+#[test]
+fn a_directory_that_cannot_be_read_is_an_error_unless_it_is_ignored() {
+    for_each_identity(|space: &Space| {
+        space.stackerfile("app: {from: {type: built, tag: base}}\n");
+        space.write("closed/stacker.yaml", "other: {from: {type: scratch}}\n");
+        fs::set_permissions(space.path("closed"), fs::Permissions::from_mode(0o000)).unwrap();
+        let run = space.stacker(&["build", "--order-only", "--all", "."]);
+        if space.identity().owner().is_some() || !rustix::process::geteuid().is_root() {
+            let closed = space.path("closed").display().to_string();
+            run.ends_with(1).says(&format!("cannot look for stackerfiles: {closed}: Permission denied"));
+            space.write(".stackerignore", "closed\n");
+            space.stacker(&["build", "--order-only", "--all", "."]).ends_with(0);
+        }
+        fs::set_permissions(space.path("closed"), fs::Permissions::from_mode(0o755)).unwrap();
     });
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 use regex::Regex;
+use rustix::io::Errno;
 
 use crate::error::{At, Error, Result};
 use crate::names::{self, Kind, KnownNames, Read};
@@ -85,7 +86,9 @@ impl Search {
     fn visit(&self, Below { path, rules, is_root }: Below) -> Result<Option<Visited>> {
         let read = match names::read(&path, is_root) {
             Ok(read) => read,
-            Err(error) => return failure(&path, error.into()).map_or(Ok(None), Err),
+            // It has just gone, or made place for a link or a file.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            Err(error) => return Err(unreadable(&path, &error.into())),
         };
         let rules = match self.every_file {
             true => None,
@@ -116,13 +119,10 @@ impl Search {
     }
 }
 
-/// What cannot be read may hold stackerfiles; what went away meanwhile does not.
-fn failure(path: &Path, error: io::Error) -> Option<Error> {
-    let gone = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+/// What cannot be read may hold stackerfiles.
+fn unreadable(path: &Path, error: &io::Error) -> Error {
     let path = path.display();
-    (!gone).then(|| {
-        Error::Build(format!("cannot look for stackerfiles: {path}: {error}\nname it in a .stackerignore to pass it"))
-    })
+    Error::Build(format!("cannot look for stackerfiles: {path}: {error}\nname it in a .stackerignore to pass it"))
 }
 
 /// stacker's own directories, spelled as the walk will meet them.
