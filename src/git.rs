@@ -115,7 +115,7 @@ impl Changes {
         let relative = self.spelled(path).pop()?;
         let known = |path: &Path| self.changed.get(path).map(|change| (path.to_path_buf(), *change));
         match relative.ancestors().find_map(known)? {
-            (_, Change::Added) => Some(Err(format!("{} does not have it", self.commit))),
+            (_, Change::Added) => Some(Err(format!("commit {} does not have it", self.commit))),
             (changed, _) if changed != relative => None,
             _ => {
                 let name = [self.commit.as_bytes(), b":", relative.as_os_str().as_bytes()].concat();

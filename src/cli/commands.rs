@@ -195,6 +195,7 @@ pub(super) fn substituting(arguments: &Substitutes, directories: &Directories) -
     Ok(load::Options {
         substitutes: arguments.substitute.iter().map(|text| substitute(text)).collect::<Result<_>>()?,
         substitute_file,
+        substitute_path: arguments.substitute_file.as_deref().map(absolute).transpose()?,
         builtins: directories.builtins(),
         working_dir: directories.working.clone(),
         exclude: directories.own(),

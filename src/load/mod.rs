@@ -25,4 +25,4 @@ pub(crate) use files::read_text;
 pub use files::{Loaded, load, load_found};
 pub use find::{Found, find};
 pub use model::{Base, Bind, Healthcheck, ImageSettings, Import, Layer, Place, Probe, Source, Stackerfile, Written};
-pub use options::{Options, read_substitute_file};
+pub use options::{Options, read_substitute_file, substitutes};

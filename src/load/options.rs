@@ -19,6 +19,8 @@ pub struct Options {
     pub substitutes: Vec<(String, String)>,
     /// `--substitute-file`, as [`read_substitute_file`] gives it.
     pub substitute_file: BTreeMap<String, String>,
+    /// Where that is, absolute.
+    pub substitute_path: Option<PathBuf>,
     /// `STACKER_ROOTFS_DIR` and its like.
     pub builtins: Vec<(String, String)>,
     /// Absolute. Relative paths start here, messages show paths relative to it.
@@ -59,8 +61,13 @@ impl Options {
 
 /// Reads a YAML map of texts. Values keep their spelling; a blank one is the empty text.
 pub fn read_substitute_file(path: &Path) -> Result<BTreeMap<String, String>> {
+    substitutes(path, read_text(path))
+}
+
+/// The same of what a path held, or the reason why that is not known.
+pub fn substitutes(path: &Path, text: Result<String, String>) -> Result<BTreeMap<String, String>> {
     let mut diagnostics = Diagnostics::new(Texts::new(Path::new(""), false));
-    let map = match read_text(path) {
+    let map = match text {
         Ok(text) => substitute_map(path, &text, &mut diagnostics),
         Err(reason) => {
             diagnostics.push(Diagnostic::error(format!("cannot read substitute file {}: {reason}", path.display())));

@@ -57,7 +57,7 @@ pub(super) fn find(
         deleted: Vec::new(),
     };
     let mut warnings = Vec::new();
-    let old = match then(build, files, &changes) {
+    let old = match then(build, files, &changes, &mut warnings) {
         Ok(old) => Some(old),
         Err(Error::Stackerfile(why)) => {
             let title = format!("the stackerfiles of {reference} cannot be read, so every layer counts as changed");
@@ -92,8 +92,16 @@ fn then(
     build: &build::Request,
     files: &[PathBuf],
     changes: &Arc<Changes>,
+    warnings: &mut Vec<String>,
 ) -> Result<HashMap<String, (String, PathBuf)>> {
-    let options = load::Options { past: Some(changes.clone()), portable: false, ..build.load.clone() };
+    let mut options = load::Options { past: Some(changes.clone()), portable: false, ..build.load.clone() };
+    let path = options.substitute_path.clone();
+    match path.and_then(|path| Some((changes.text(&path)?, path))) {
+        None => {}
+        Some((Ok(text), path)) => options.substitute_file = load::substitutes(&path, Ok(text))?,
+        Some((Err(why), path)) => warnings
+            .push(format!("what {} said is not known ({why}): its values are taken for those of now", path.display())),
+    }
     let had = |file: &PathBuf| !matches!(changes.text(file), Some(Err(_)));
     let mut files: BTreeSet<PathBuf> = files.iter().filter(|file| had(file)).cloned().collect();
     if let What::All(directory) = &build.what {
