@@ -127,6 +127,26 @@ fn the_table_fits_a_terminal_and_names_the_reason() {
 }
 
 #[test]
+fn compressing_takes_time_too() {
+    for_each_user(|space| {
+        let script = "head -c 20000000 /dev/urandom > /noise";
+        space.stackerfile(&format!(
+            "image: {{from: {{type: built, tag: base}}, run: '{script}'}}\n\
+             inner: {{from: {{type: built, tag: base}}, run: '{script}; true', build_only: true}}\n"
+        ));
+        space.build(&[]);
+        let forced = plan(space, &["--rebuild", "image", "--rebuild", "inner", "--jobs", "1"]);
+        let (image, inner) = (layer(&forced, "image"), layer(&forced, "inner"));
+        let compression = image.compression.expect("it was compressed");
+        assert!(compression > 0.02 && inner.compression.is_none(), "{forced:#?}");
+        let work = compression + image.seconds.unwrap() + inner.seconds.unwrap();
+        assert!((forced.least.work - work).abs() < 1e-6 && forced.least.steps == 2, "{forced:#?}");
+        assert!((forced.least.elapsed - work).abs() < 1e-6, "{forced:#?}");
+        assert_eq!(layer(&plan(space, &[]), "image").compression, None);
+    });
+}
+
+#[test]
 fn forced_and_lost_things_are_built() {
     for_each_user(|space| {
         write(space);
@@ -262,6 +282,43 @@ fn since_a_commit() {
         space.edit("stacker.yaml", "of: 'conf'", "of: 'configuration'");
         let plan = since(&["conf Definition"]);
         assert_eq!(matrix(&plan), ["conf"]);
+    });
+}
+
+#[test]
+fn substitutes_are_those_of_the_commit() {
+    for_each_user(|space| {
+        space.write("values.yaml", "ONE: 1\nTWO: 2\n");
+        space.stackerfile(
+            "one: {from: {type: built, tag: base}, run: 'echo ${{ONE}}'}\n\
+             two: {from: {type: built, tag: base}, run: 'echo ${{TWO}}'}\n",
+        );
+        git(space, &["init", "-q"]);
+        git(space, &["add", "stacker.yaml", "base.tar"]);
+        git(space, &["commit", "-q", "-m", "first"]);
+        let since = || {
+            let arguments = ["plan", "--json", "--since", "HEAD", "--substitute-file", "values.yaml"];
+            let run = space.stacker(&arguments).ends_with(0);
+            (affected(&parsed(&run)), run)
+        };
+        let (layers, run) = since();
+        assert_eq!(layers, Vec::<String>::new());
+        run.says("its values are taken for those of now");
+        git(space, &["add", "values.yaml"]);
+        git(space, &["commit", "-q", "-m", "values"]);
+        space.write("values.yaml", "ONE: 1 # the same\nTWO: 3\n");
+        let (layers, run) = since();
+        assert_eq!(layers, ["two Definition"]);
+        run.says_not("taken for");
+        git(space, &["commit", "-q", "-a", "-m", "more"]);
+        assert_eq!(since().0, Vec::<String>::new());
+        // What it was cannot be read.
+        space.write("values.yaml", "ONE: [");
+        git(space, &["commit", "-q", "-a", "-m", "broken"]);
+        space.write("values.yaml", "ONE: 1\nTWO: 3\n");
+        let (layers, run) = since();
+        assert_eq!(layers.len(), 3, "{run}");
+        run.says("so every layer counts as changed");
     });
 }
 

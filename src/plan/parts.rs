@@ -31,7 +31,7 @@ impl Parts<'_> {
             self.asked.iter().map(|&layer| (layer, self.layer(layer, of(layer), foresight))).collect();
         let mut totals = PlannedTotals::default();
         layers.values().for_each(|layer| *totals.of(layer.status) += 1);
-        let forecast = |most| self.forecast(&layers, &of, jobs, most);
+        let forecast = |most| self.forecast(&layers, (&of, &foresight.compressions), jobs, most);
         let (least, most) = (forecast(false), forecast(true));
         let since = self.since.map(|since| since.report(self.loaded));
         let matrix = self.matrix(&layers);
@@ -55,6 +55,7 @@ impl Parts<'_> {
             reason,
             on,
             seconds: may_run().try_fold(0.0, |sum, step| Some(sum + step.seconds?)),
+            compression: foresight.compressions.get(&layer).copied(),
             needs: self.names(self.graph.needs(layer)),
             affected: self.since.and_then(|since| since.affected(layer, self.graph, self.loaded)),
             steps,
@@ -114,11 +115,12 @@ impl Parts<'_> {
         planned
     }
 
-    /// `most`: with the layers that are built only if something comes out different.
+    /// `most`: with the layers that are built only if something comes out different. The compression of a layer follows
+    /// its steps, and nothing waits for it.
     fn forecast<'s>(
         &self,
         layers: &BTreeMap<LayerIndex, PlannedLayer>,
-        steps: &impl Fn(LayerIndex) -> &'s [&'s Foreseen],
+        (steps, compressions): (&impl Fn(LayerIndex) -> &'s [&'s Foreseen], &BTreeMap<LayerIndex, f64>),
         jobs: usize,
         most: bool,
     ) -> Forecast {
@@ -130,17 +132,22 @@ impl Parts<'_> {
         for &layer in layers.keys() {
             let needs = self.graph.needs(layer).into_iter().filter_map(|needed| last.get(&needed));
             let mut before: BTreeSet<usize> = needs.flatten().copied().collect();
-            for step in steps(layer) {
-                match step.fate {
-                    Fate::Build { .. } => {}
-                    Fate::If { .. } if most => {}
-                    _ => continue,
-                }
+            let runs = |step: &&&Foreseen| match step.fate {
+                Fate::Build { .. } => true,
+                Fate::If { .. } => most,
+                Fate::Hit | Fate::Shared(_) => false,
+            };
+            for step in steps(layer).iter().filter(runs) {
                 forecast.steps += 1;
                 forecast.steps_without_time += usize::from(step.seconds.is_none());
                 tasks.push(Task { seconds: step.seconds.unwrap_or(0.0), needs: std::mem::take(&mut before) });
                 owners.push(layer);
                 before.insert(tasks.len() - 1);
+            }
+            let makes = steps(layer).iter().filter(runs).any(|step| step.may_make());
+            if let (true, Some(&seconds)) = (makes, compressions.get(&layer)) {
+                tasks.push(Task { seconds, needs: before.clone() });
+                owners.push(layer);
             }
             last.insert(layer, before);
         }

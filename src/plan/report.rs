@@ -41,6 +41,8 @@ pub struct PlannedLayer {
     pub on: Vec<String>,
     /// What its steps that may run took the last time; null where that is not known of all of them.
     pub seconds: Option<f64>,
+    /// What compressing took when it was built last; null where it is not built, has no image, or that is not known.
+    pub compression: Option<f64>,
     /// The layers that it builds on or copies from.
     pub needs: Vec<String>,
     /// Its steps in order; none of a layer that is `unknown`.
@@ -116,9 +118,9 @@ pub struct Forecast {
     pub steps: usize,
     /// Those of which nobody knows how long they take; they count as nothing below.
     pub steps_without_time: usize,
-    /// Seconds of work.
+    /// Seconds of work, with the compression of layers, as far as it is known.
     pub work: f64,
-    /// Seconds until all is done with `jobs` steps at a time.
+    /// Seconds until all is done with `jobs` steps or compressions at a time.
     pub elapsed: f64,
     /// The layers of the steps that need each other and take the longest.
     pub critical_path: Vec<String>,

@@ -1,5 +1,6 @@
 //! What is asked about the builds that were.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -93,6 +94,29 @@ impl Database {
                  ORDER BY number LIMIT 1",
             )?;
             statement.query_row([layer, scope], step_of).optional()
+        })
+    }
+
+    /// The last build that built a layer.
+    pub fn last_built(&self, layer: &str, scope: &str) -> Result<Option<BuildId>> {
+        self.query(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT build FROM build_layer WHERE layer = ?1 AND scope = ?2 AND status = 'built'
+                 ORDER BY build DESC LIMIT 1",
+            )?;
+            statement.query_row([layer, scope], |row| row.get(0)).optional()
+        })
+    }
+
+    /// How long compressing took in a build, in seconds, by stackerfile and layer.
+    pub fn compressions(&self, build: BuildId) -> Result<HashMap<(String, String), f64>> {
+        self.query(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT scope, layer, SUM(seconds) FROM build_step
+                 WHERE build = ?1 AND step = 'compress' AND outcome = 'built' AND seconds IS NOT NULL
+                 GROUP BY scope, layer",
+            )?;
+            statement.query_map([build], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?.collect()
         })
     }
 

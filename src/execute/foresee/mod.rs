@@ -10,7 +10,7 @@ mod lost;
 mod open;
 mod sort;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map};
 
 use crate::decide::{Question, Run, Status, StepId};
 use crate::digest::{Chain, ChainId, DiffId, Key};
@@ -34,6 +34,13 @@ pub struct Foreseen {
     pub fate: Fate,
     /// How long it took the last time, for those that may run.
     pub seconds: Option<f64>,
+}
+
+impl Foreseen {
+    /// Whether a layer may come out of it that was not there, so that it is compressed.
+    pub fn may_make(&self) -> bool {
+        matches!(self.fate, Fate::Build { .. } | Fate::If { .. }) && self.step != "labels"
+    }
 }
 
 /// What becomes of a step.
@@ -72,6 +79,8 @@ pub struct Foresight {
     pub failing: BTreeSet<LayerIndex>,
     /// Why, of the former.
     pub failures: BTreeMap<LayerIndex, String>,
+    /// Seconds that compressing took when it was built last, of layers with images that may be built.
+    pub compressions: BTreeMap<LayerIndex, f64>,
 }
 
 /// What is gathered on the way.
@@ -190,8 +199,26 @@ impl Execution<'_> {
                 foresight.steps.push(Foreseen { id, step, key, fate, seconds });
             }
         }
+        foresight.compressions = self.compressions(&foresight.steps)?;
         self.database.end_reading()?;
         Ok(foresight)
+    }
+
+    fn compressions(&self, steps: &[Foreseen]) -> Result<BTreeMap<LayerIndex, f64>> {
+        let makers: BTreeSet<LayerIndex> = steps.iter().filter(|step| step.may_make()).map(|it| it.id.layer).collect();
+        let mut seconds = BTreeMap::new();
+        // Many were built together.
+        let mut builds = HashMap::new();
+        for &layer in makers.intersection(&self.options.emitted) {
+            let node = &self.graph[layer].layer;
+            let scope = node.place.path.to_string_lossy().into_owned();
+            let Some(build) = self.database.last_built(&node.name, &scope)? else { continue };
+            if let hash_map::Entry::Vacant(entry) = builds.entry(build) {
+                entry.insert(self.database.compressions(build)?);
+            }
+            seconds.extend(builds[&build].get(&(scope, node.name.clone())).map(|took| (layer, *took)));
+        }
+        Ok(seconds)
     }
 
     /// How long a step took when it ran last.
