@@ -1,7 +1,7 @@
 use super::*;
 use crate::action::Kind;
 use crate::action::{Attributes, Network, Platform};
-use crate::digest::DiffId;
+use crate::digest::{ContentDigest, DiffId, TreeDigest};
 
 fn platform() -> Platform {
     Platform { os: "linux".into(), arch: "amd64".into() }

@@ -8,8 +8,9 @@ use crate::digest::DiffId;
 use crate::error::Result;
 use crate::graph::{LayerIndex, Node};
 
+use super::running::outcome;
 use super::site::{BlobPlace, Lost};
-use super::{DecidedLayer, Execution, outcome};
+use super::{DecidedLayer, Execution};
 
 /// A step that is to be done once more. What it needs of layers is there.
 pub struct Again<'a> {

@@ -18,9 +18,10 @@ use crate::resolve::{Bound, Resolver, list_path, shown};
 use crate::sys::{self, MountChange};
 use crate::worker::message::{BindMount, Found, RunJob, Sealed};
 
+use super::Execution;
 use super::changed::Changed;
+use super::running::{outcome, result};
 use super::site::Site;
-use super::{Execution, outcome, result};
 
 /// What binds were when a script started, by index.
 pub(super) type Looks = BTreeMap<usize, Bound>;

@@ -12,8 +12,9 @@ use crate::place::StackerDir;
 use crate::progress::Event;
 use crate::reason::Files;
 
+use super::running::outcome;
 use super::site::{Learned, Lost, Site};
-use super::{Execution, Message, lookup, outcome};
+use super::{Execution, Message, lookup};
 
 impl Execution<'_> {
     /// Asks questions, with all results that they ask for pinned before they are looked up.

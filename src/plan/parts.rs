@@ -127,6 +127,8 @@ impl Parts<'_> {
         let mut forecast = Forecast::default();
         let mut tasks: Vec<Task> = Vec::new();
         let mut owners: Vec<LayerIndex> = Vec::new();
+        // Steps go before what is to be compressed.
+        let mut compressed: Vec<(LayerIndex, Task)> = Vec::new();
         // What must be done before a layer is.
         let mut last: BTreeMap<LayerIndex, BTreeSet<usize>> = BTreeMap::new();
         for &layer in layers.keys() {
@@ -146,10 +148,13 @@ impl Parts<'_> {
             }
             let makes = steps(layer).iter().filter(runs).any(|step| step.may_make());
             if let (true, Some(&seconds)) = (makes, compressions.get(&layer)) {
-                tasks.push(Task { seconds, needs: before.clone() });
-                owners.push(layer);
+                compressed.push((layer, Task { seconds, needs: before.clone() }));
             }
             last.insert(layer, before);
+        }
+        for (layer, task) in compressed {
+            tasks.push(task);
+            owners.push(layer);
         }
         let (path, seconds) = critical(&tasks);
         let mut path: Vec<LayerIndex> = path.into_iter().map(|task| owners[task]).collect();
