@@ -12,6 +12,7 @@ install_packages build-essential pkg-config curl ca-certificates uidmap mmdebstr
 ensure_cargo
 ensure_subordinate_ids
 
-say "cargo test --locked $*"
-cargo test --locked "$@"
+say "cargo test --locked --no-fail-fast $*"
+# One test that fails hides no others.
+cargo test --locked --no-fail-fast "$@"
 say "all tests passed"
