@@ -5,18 +5,16 @@ mod support;
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use stacker::commit_point::WATCHER;
 use stacker::digest::{BlobDigest, ContentDigest};
-use stacker::holder::wire;
 use support::identity::identities;
 use support::registry::{Dialect, Registry, image};
 use support::skipped;
 use support::space::{Run, Space, for_each_user};
+use support::watched::Watched;
 
 const LAYERS: &str = "
 lib:
@@ -294,21 +292,16 @@ fn a_killed_import_leaves_whole_results_or_none() {
 /// Kills an import where it comes to a commit point for the `time`th time, counted over all of them; `None`: it does not
 /// come to so many.
 fn killed_at(space: &Space, time: usize) -> Option<String> {
-    let socket = space.path("watcher");
-    let _ = fs::remove_file(&socket);
-    let listener = UnixListener::bind(&socket).unwrap();
     let mut command = space.command(&["cache", "import", "cache.tar"]);
-    let mut child = command.env(WATCHER, &socket).stdout(Stdio::null()).spawn().unwrap();
-    let (connection, _) = listener.accept().unwrap();
-    // Each note holds the process until it is dropped.
-    let mut notes = std::iter::from_fn(|| wire::receive(&connection).unwrap());
-    let standing = notes.by_ref().nth(time);
-    let point = standing.as_ref().map(|note| String::from_utf8_lossy(&note.text).split(' ').next().unwrap().to_owned());
+    command.stdout(Stdio::null());
+    let mut watched = Watched::start(space, command);
+    let standing = std::iter::from_fn(|| watched.next()).nth(time);
+    let point = standing.as_ref().map(|standing| standing.point().to_owned());
     if standing.is_some() {
-        child.kill().unwrap();
+        watched.child.kill().unwrap();
     }
     drop(standing);
-    child.wait().unwrap();
+    watched.child.wait().unwrap();
     point
 }
 

@@ -9,20 +9,18 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
-use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
-use std::time::Duration;
 
 use clap::ValueEnum;
 use rustix::process::{Pid, Signal, kill_process};
-use stacker::commit_point::{CommitPoint, WATCHER};
-use stacker::holder::wire::{self, Packet};
+use stacker::commit_point::CommitPoint;
 use support::identity::identities;
 use support::processes::beneath;
 use support::server::{Reply, Server};
 use support::space::{Space, for_each_identity_at_once};
 use support::undisturbed::Undisturbed;
+use support::watched::Watched;
 
 const LAYERS: &str = "
 one: {from: {type: built, tag: base}, run: 'echo ROUND > /one; if env | grep STACKER_TEST; then exit 9; fi'}
@@ -224,26 +222,19 @@ enum Victim {
 /// Builds, or whatever the occasion asks for, until the point is reached, and kills. False: it is not reached so often.
 fn kill_at(space: &Space, occasion: Occasion, kill: Kill) -> bool {
     let Kill { point, time, victim } = kill;
-    let socket = space.path("watcher");
-    let _ = fs::remove_file(&socket);
-    let listener = UnixListener::bind(&socket).unwrap();
-    space.give(&socket);
     let mut command = space.command(occasion.command());
-    command.env(WATCHER, &socket).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn().unwrap();
-    let (connection, _) = listener.accept().unwrap();
-    connection.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    // Each note holds its process until it is dropped.
-    let mut notes = std::iter::from_fn(|| wire::receive(&connection).expect("it hangs"));
-    let standing = notes.by_ref().filter(|note| is_at(note, point)).nth(time - 1);
-    if let Some(note) = &standing {
-        kill_one(victim, child.id(), text(note).1.parse().unwrap());
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut watched = Watched::start(space, command);
+    let mut notes = std::iter::from_fn(|| watched.next());
+    let standing = notes.by_ref().filter(|standing| standing.point() == point.to_string()).nth(time - 1);
+    if let Some(standing) = &standing {
+        kill_one(victim, watched.child.id(), standing.pid());
     }
     let killed = standing.is_some();
     // Whoever is left goes on; the connection ends when all of them have.
     drop(standing);
-    notes.for_each(drop);
-    child.wait().unwrap();
+    watched.let_go();
+    watched.child.wait().unwrap();
     killed
 }
 
@@ -263,15 +254,6 @@ fn kill_one(victim: Victim, stacker: u32, standing: i32) {
     let kill = |pid| kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
     // A worker may end while it is looked for.
     kill(whom.unwrap_or(standing)).or_else(|_| kill(standing)).unwrap();
-}
-
-fn is_at(note: &Packet, point: CommitPoint) -> bool {
-    text(note).0 == point.to_string()
-}
-
-/// The point's name, and the id of the process.
-fn text(note: &Packet) -> (&str, &str) {
-    str::from_utf8(&note.text).unwrap().split_once(' ').unwrap()
 }
 
 #[test]

@@ -43,7 +43,7 @@ impl Site {
         time: i64,
     ) -> Result<Option<String>> {
         let ready = self.ready()?;
-        let tmp = self.unique();
+        let tmp = self.fresh_import()?;
         let directory = self.roots.import(&tmp);
         fs::create_dir(&directory).at("create", &directory)?;
         std::os::unix::fs::chown(&directory, Some(ready.root.0), Some(ready.root.1)).at("chown", &directory)?;
@@ -89,7 +89,7 @@ impl Site {
     ) -> Result<String, Lost> {
         // What could be learned is known: the layer was decided before this step could be.
         self.have_chain(chain, blobs, false)?;
-        let tmp = self.unique();
+        let tmp = self.fresh_import()?;
         let job = Job::StageFromLayer { chain: chain.clone(), path: path.clone(), attributes, time, name: tmp.clone() };
         match self.job(job, vec![])? {
             Answer::Staged(found) if found == tree => Ok(tmp),
@@ -101,6 +101,14 @@ impl Site {
             .into()),
             other => Err(Error::Machine(format!("a worker answered out of turn: {other:?}")).into()),
         }
+    }
+
+    /// A name beneath `imports` that nobody else uses. What will be there stays: gc takes every import that nobody relies
+    /// on, also one that is not yet complete.
+    fn fresh_import(&self) -> Result<String> {
+        let tmp = self.unique();
+        self.pins.pin([Pin::Import(tmp.clone())], || Ok(()))?;
+        Ok(tmp)
     }
 
     /// Whether a staged tree is there. From then on it stays, or what will have its name.

@@ -23,6 +23,7 @@ pub mod terminal;
 pub mod undisturbed;
 pub mod unpacked;
 pub mod volume;
+pub mod watched;
 pub mod writer;
 
 /// Set where tests that need subordinate ids may be left out, which otherwise is a failure.
