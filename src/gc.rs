@@ -12,6 +12,7 @@ pub(crate) mod leftovers;
 pub mod quota;
 mod remote;
 mod stock;
+pub(crate) mod strays;
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -64,6 +65,7 @@ pub fn gc(directories: &Directories, holder: &Holder, request: &Request) -> Resu
     must_exist(&directories.stacker)?;
     let mut gc = Gc::new(directories, holder, request.dry_run);
     // Makes room before anything has to be written.
+    gc.adopt_strays()?;
     gc.freed += gc.size_of_trash()?;
     gc.empty_trash()?;
     let database = open_existing(&directories.stacker)?;
@@ -76,7 +78,13 @@ impl<'a> Gc<'a> {
         Gc { directories, holder, dry_run, told: Vec::new(), freed: 0, survey: Survey::default() }
     }
 
+    /// What a killed build of root's left is not yet the workers'.
+    fn adopt_strays(&self) -> Result<()> {
+        if self.dry_run { Ok(()) } else { strays::adopt(&self.directories.roots, self.holder) }
+    }
+
     fn collect(&mut self, database: &Database, request: &Request) -> Result<()> {
+        self.adopt_strays()?;
         let history = history::names(&self.directories.stacker, database)?;
         self.survey = Survey::take(self.directories, self.holder, &history)?;
         let before = match request.older_than {

@@ -28,6 +28,7 @@ use crate::database::Database;
 use crate::digest::DiffId;
 use crate::error::{At, Result};
 use crate::gc::leftovers::is_older;
+use crate::gc::strays;
 use crate::holder::{Holder, Insisted};
 use crate::pins::{Closed, Live, Pin};
 use crate::store::{StoreKind, is_damaged};
@@ -185,6 +186,7 @@ impl Verify<'_> {
     /// Nothing says what a staged import should be, so those that nobody uses go.
     fn staged_imports(&mut self) -> Result<()> {
         let stacker = &self.directories.stacker;
+        strays::adopt(&self.directories.roots, &self.holder)?;
         let directory = self.directories.roots.0.join("imports");
         for name in crate::record::names(&directory).unwrap_or_default() {
             let path = directory.join(&name);
