@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::options::Directories;
 use crate::error::{At, Error, Result};
+use crate::gc::strays;
 use crate::holder::Holder;
 use crate::place::{RootsDir, StackerDir};
 use crate::worker::message::{Answer, Job};
@@ -38,6 +39,7 @@ fn remove_roots(roots: &RootsDir, holder: &Holder) -> Result<()> {
         return Ok(());
     }
     holder.prepare()?;
+    strays::adopt(roots, holder)?;
     let mut paths = Vec::new();
     for directory in RootsDir::DIRECTORIES {
         for name in names(&roots.0.join(directory))? {
@@ -46,7 +48,8 @@ fn remove_roots(roots: &RootsDir, holder: &Holder) -> Result<()> {
     }
     match holder.submit(Job::Remove { paths }, vec![])?.wait()? {
         Answer::Done => {}
-        other => return Err(Error::Machine(format!("cannot remove {}: {other:?}", roots.0.display()))),
+        Answer::Failed(failure) => return Err(failure.error([&*roots.0])),
+        other => return Err(Error::Machine(format!("a worker answered out of turn: {other:?}"))),
     }
     for directory in RootsDir::DIRECTORIES {
         remove(&roots.0.join(directory))?;

@@ -108,6 +108,20 @@ fn without_an_age_only_leftovers_go() {
     });
 }
 
+/// A build that is killed while it copies a large file.
+fn kill_while_it_copies(space: &Space) {
+    space.build(&["base"]);
+    let copied = || {
+        let mut names = fs::read_dir(space.roots_dir().join("imports")).unwrap();
+        names.any(|name| name.unwrap().path().join("t/sub/deep/large").exists())
+    };
+    let mut child = space.command(&["build"]).spawn().unwrap();
+    wait_for(copied);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(count(space, &["imports"]), 1, "it came to its end");
+}
+
 #[test]
 fn what_a_killed_build_was_copying_goes() {
     for_each_identity(|space| {
@@ -116,22 +130,18 @@ fn what_a_killed_build_was_copying_goes() {
         let large = fs::File::options().write(true).open(space.path("data/sub/deep/large")).unwrap();
         large.set_len(2 << 30).unwrap();
         space.stackerfile("app: {from: {type: built, tag: base}, imports: [{path: data, dest: /data}]}\n");
-        space.build(&["base"]);
-        // It is killed while the large file is copied.
-        let copied = || {
-            let mut names = fs::read_dir(space.roots_dir().join("imports")).unwrap();
-            names.any(|name| name.unwrap().path().join("t/sub/deep/large").exists())
-        };
-        let mut child = space.command(&["build"]).spawn().unwrap();
-        wait_for(copied);
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert_eq!(count(space, &["imports"]), 1, "it came to its end");
-        space.stacker(&["cache", "verify"]).ends_with(0);
+        kill_while_it_copies(space);
         wait_for(|| {
             space.stacker(&["gc", "--older-than", "1s"]).ends_with(0);
             count(space, &["imports", "drafts", "trash", "pins"]) == 0
         });
+        kill_while_it_copies(space);
+        space.stacker(&["cache", "verify", "--deep"]).ends_with(0);
+        space.stacker(&["gc"]).ends_with(0);
+        assert_eq!(count(space, &["imports", "trash"]), 0);
+        kill_while_it_copies(space);
+        space.stacker(&["clean", "--all"]).ends_with(0);
+        assert_eq!(count(space, &["imports", "trash", "trees", "deltas"]), 0);
     });
 }
 
