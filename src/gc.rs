@@ -8,7 +8,7 @@
 mod fit;
 mod history;
 mod keep;
-pub(crate) mod leftovers;
+mod leftovers;
 pub mod quota;
 mod remote;
 mod stock;

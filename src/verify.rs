@@ -27,7 +27,6 @@ use crate::cli::options::Directories;
 use crate::database::Database;
 use crate::digest::DiffId;
 use crate::error::{At, Result};
-use crate::gc::leftovers::is_older;
 use crate::gc::strays;
 use crate::holder::{Holder, Insisted};
 use crate::pins::{Closed, Live, Pin};
@@ -192,9 +191,7 @@ impl Verify<'_> {
             let path = directory.join(&name);
             let closed = Closed::wait(stacker)?;
             let live = Live::read(stacker, &closed)?;
-            // One that a live build is making has no pin yet.
-            let in_use = live.since().is_some_and(|since| !is_older(&path, since));
-            if in_use || live.holds(&Pin::Import(name.clone())) {
+            if live.holds(&Pin::Import(name.clone())) {
                 continue;
             }
             self.job(Job::SetAside { paths: vec![format!("imports/{name}")] }, vec![])?;

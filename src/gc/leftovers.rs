@@ -153,7 +153,7 @@ impl Gc<'_> {
 
 /// Whether it got its name, or was used, before a moment; what cannot be looked at did not. By the time of the last
 /// change: that of modification is an image's in much of what lies here.
-pub(crate) fn is_older(path: &Path, moment: SystemTime) -> bool {
+pub(super) fn is_older(path: &Path, moment: SystemTime) -> bool {
     let Ok(found) = path.symlink_metadata() else { return false };
     let changed = Duration::new(found.ctime().max(0) as u64, found.ctime_nsec() as u32);
     UNIX_EPOCH + changed < moment

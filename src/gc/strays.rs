@@ -78,7 +78,8 @@ struct Name {
 fn names_in(directory: &OwnedFd) -> rustix::io::Result<Vec<Name>> {
     let mut names = Vec::new();
     for entry in rustix::fs::Dir::read_from(directory)? {
-        let entry = entry?;
+        // The directory itself may have been removed.
+        let Some(entry) = there(entry)? else { break };
         let name = OsStr::from_bytes(entry.file_name().to_bytes()).to_owned();
         if name == "." || name == ".." {
             continue;
