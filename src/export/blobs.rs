@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, ioctl_ficlone, linkat};
+use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
 use crate::error::{At, Result};
@@ -41,7 +42,8 @@ pub(super) fn create_file(path: &Path, bytes: &[u8], temporary_in: &Path) -> Res
     }
 }
 
-/// Makes `target` a file with the bytes of `source`: a reflink, else a hard link, else a copy.
+/// Makes `target` a file with the bytes of `source`: a reflink, else a hard link, else a copy. One of the same size that
+/// somebody has just put there is as good.
 pub(super) fn clone_file(root: &Path, source: &Path, target: &Path) -> Result<()> {
     let from = File::open(source).at("open", source)?;
     let reflink = temporary(root)?;
@@ -50,14 +52,22 @@ pub(super) fn clone_file(root: &Path, source: &Path, target: &Path) -> Result<()
     }
     drop(reflink);
     // A source that is a symbolic link stands for the file that it leads to.
-    if linkat(CWD, source, CWD, target, AtFlags::SYMLINK_FOLLOW).is_ok() {
-        return Ok(());
+    match linkat(CWD, source, CWD, target, AtFlags::SYMLINK_FOLLOW) {
+        Ok(()) => return Ok(()),
+        // A copy in its place would be a second one on the disk.
+        Err(Errno::EXIST) if file_size(target) == file_size(source) => return Ok(()),
+        Err(_) => {}
     }
     place(root, target, |file| {
         let mut from = File::open(source).at("open", source)?;
         // The layout's disk may be the full one.
         std::io::copy(&mut from, file).at("copy a blob to", target).map(drop)
     })
+}
+
+/// How long a file is, if it is one.
+pub(super) fn file_size(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().filter(|found| found.is_file()).map(|found| found.len())
 }
 
 /// Removes what killed processes left in the layout's root.
@@ -107,5 +117,29 @@ fn temporary(directory: &Path) -> Result<NamedTempFile> {
             // Where the file system has no locks, nobody sweeps.
             Ok(()) | Err(TryLockError::Error(_)) => return Ok(file),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Several threads, or processes, put the same blob at once: there is one file of it, also on the disk.
+    #[test]
+    fn who_comes_second_makes_no_copy() {
+        let directory = tempfile::tempdir().unwrap();
+        let [source, target] = ["source", "target"].map(|name| directory.path().join(name));
+        std::fs::write(&source, "a blob").unwrap();
+        std::fs::hard_link(&source, &target).unwrap();
+        let can_reflink =
+            ioctl_ficlone(File::create(directory.path().join("x")).unwrap(), File::open(&source).unwrap());
+        clone_file(directory.path(), &source, &target).unwrap();
+        let inode = |path| std::fs::metadata(path).unwrap().ino();
+        assert!(can_reflink.is_ok() || inode(&source) == inode(&target));
+        // A damaged one is no blob.
+        std::fs::remove_file(&target).unwrap();
+        std::fs::write(&target, "a bl").unwrap();
+        clone_file(directory.path(), &source, &target).unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"a blob");
     }
 }

@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard};
 use oci_spec::image::{Descriptor, MediaType, PlatformBuilder};
 use serde_json::Value;
 
-use super::blobs::{clone_file, create_file, write_file};
+use super::blobs::{clone_file, create_file, file_size, write_file};
 use super::index::Index;
 use super::state::{Document, ImageState, descriptor};
 use super::sweep::{Notes, sweep};
@@ -214,7 +214,7 @@ impl Origin {
 }
 
 fn size_of(root: &Path, digest: &BlobDigest) -> Option<u64> {
-    std::fs::metadata(blob_path(root, digest)).ok().filter(|found| found.is_file()).map(|found| found.len())
+    file_size(&blob_path(root, digest))
 }
 
 fn is_there(root: &Path, digest: &BlobDigest, size: u64) -> bool {
