@@ -73,6 +73,8 @@ fn cut_the_power(file_system: &str) {
     fs::create_dir(place.join("roots")).unwrap();
     space.give(&place.join("roots"));
     std::os::unix::fs::symlink(place.join("roots"), space.roots_dir()).unwrap();
+    // Whose the disk is was not done by what loses its power.
+    run("sync", &["-f", place.to_str().unwrap()]);
     let program = space.directory().join("bin/stacker");
     let mut state = seed | 1;
     for cut in 0..cuts as usize {
