@@ -81,7 +81,7 @@ fn a_signal_ends_everything_soon() {
             let pressed = Instant::now();
             kill_process(pid(&child), signal).unwrap();
             let run = space.run_of(&["build"], child.wait_with_output().unwrap());
-            assert!(pressed.elapsed() < Duration::from_secs(5), "{:?}: {run}", pressed.elapsed());
+            assert!(pressed.elapsed() < Duration::from_secs(30), "{:?}: {run}", pressed.elapsed());
             let run = run.ends_with(code);
             wait_until(&format!("nothing is left running after {run}"), || processes(&seconds) == 0);
         }
@@ -103,7 +103,7 @@ fn processes(word: &str) -> usize {
 fn wait_until(what: &str, done: impl Fn() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain: {what}");
+        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::container::{Container, Rules, available};
@@ -36,7 +36,7 @@ fn a_machine_that_has_everything() {
     for_each_identity(|space| {
         let begun = Instant::now();
         let run = space.stacker(&["check", "--json"]).ends_with(0);
-        assert!(begun.elapsed().as_secs_f64() < 1.0, "it takes {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(60), "it takes {:?}", begun.elapsed());
         for name in ["user-namespace", "newuidmap", "ids", "chown", "overlay", "proc", "run", "space"] {
             assert!(ok(&run, name), "{name}: {run}");
         }

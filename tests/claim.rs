@@ -13,7 +13,7 @@ use stacker::place::StackerDir;
 const HOLD: &str = "STACKER_TEST_HOLD_A_CLAIM_IN";
 
 /// Far more than anything here takes; who waits this long waits for ever.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 
 /// Enough for a thread that does not wait to be done.
 const MOMENT: Duration = Duration::from_millis(50);

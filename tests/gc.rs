@@ -201,7 +201,7 @@ fn digests(metadata: &Path) -> Vec<(String, Vec<stacker::digest::DiffId>)> {
 fn wait_for(done: impl Fn() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain");
+        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
