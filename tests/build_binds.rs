@@ -261,6 +261,7 @@ fn what_cannot_be_bound_is_told_with_its_place() {
             ("file -> /proc/x", "a bind cannot be at /proc/x: /proc is stacker's own"),
             ("file -> /stacker", "a bind cannot be at /stacker: /stacker is stacker's own"),
             ("file -> /", "that is the root filesystem itself"),
+            ("{source: file, dest: /}", "stacker.yaml:3:68"),
             ("file -> x", "`dest` must be absolute, not `x`"),
             ("file -> /x, dir -> /x/", "two binds would both be at /x"),
             ("{source: file, dest: /x, key: some}", "`key` must be one of `content`, `none`, not `some`"),

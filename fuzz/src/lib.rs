@@ -112,8 +112,14 @@ fn can_be_read(directory: &Path) {
 
 /// Whether it is about a value that a substitution gives, whose default is none of its kind (mostly it is empty).
 fn waits_for_a_value(error: &str, text: &str) -> bool {
-    let kinds =
-        ["is not a port", "is not a signal", "is no name of an image", "must be a number", "cannot name a variable"];
+    let kinds = [
+        "is not a port",
+        "is not a signal",
+        "is no name of an image",
+        "must be a number",
+        "cannot name a variable",
+        "a bind cannot be at /",
+    ];
     let kind = kinds.iter().any(|kind| error.contains(kind));
     let line = error.split_once("--> stacker.yaml:").and_then(|(_, place)| place.split(':').next()?.parse().ok());
     kind && line.and_then(|line: usize| text.lines().nth(line - 1)).is_some_and(|line| line.contains("${{"))

@@ -43,7 +43,7 @@ fn read_one(reader: &mut Reader, node: &Node) -> Option<Bind> {
         Kind::Scalar(text) => match text.split_once("->") {
             Some((source, dest)) => {
                 let dest = imports::absolute(reader, dest.trim(), &node.span);
-                bind(reader, source.trim(), Some(dest), true, &node.span)
+                bind(reader, source.trim(), Some((dest, &node.span)), true, &node.span)
             }
             None => bind(reader, text.trim(), None, true, &node.span),
         },
@@ -64,7 +64,7 @@ fn read_map(reader: &mut Reader, node: &Node, entries: &[Entry]) -> Option<Bind>
         found.filter(|node| node.kind != Kind::Blank)
     };
     // All of the map is read before anything can end it, so that everything wrong in it is told.
-    let dest = value("dest").map(|node| imports::dest(reader, node));
+    let dest = value("dest").map(|node| (imports::dest(reader, node), &node.span));
     let known = [("content", true), ("none", false)];
     let keyed = value("key").map_or(Some(true), |node| reader.word("`key`", node, &known));
     let Some(source) = value("source") else {
@@ -75,11 +75,11 @@ fn read_map(reader: &mut Reader, node: &Node, entries: &[Entry]) -> Option<Bind>
     bind(reader, &text, dest, keyed?, &source.span)
 }
 
-/// `dest` is `None` where none is written, and `Some(None)` where it is wrong.
+/// `dest`: what is written, if anything is, and where; itself `None` where it is wrong.
 fn bind(
     reader: &mut Reader,
     written: &str,
-    dest: Option<Option<String>>,
+    dest: Option<(Option<String>, &Range<usize>)>,
     keyed: bool,
     span: &Range<usize>,
 ) -> Option<Bind> {
@@ -88,12 +88,12 @@ fn bind(
         return None;
     }
     let source = reader.beside(written);
-    let dest = match dest {
-        Some(dest) => normal(&dest?),
-        None => normal(&source.to_string_lossy()),
+    let (dest, dest_span) = match dest {
+        Some((dest, span)) => (normal(&dest?), span),
+        None => (normal(&source.to_string_lossy()), span),
     };
     if let Some(why) = refused(&dest) {
-        reader.error(span, format!("a bind cannot be at {dest}: {why}"));
+        reader.error(dest_span, format!("a bind cannot be at {dest}: {why}"));
         return None;
     }
     Some(Bind { place: reader.place(span), written: written.to_owned(), source, dest, keyed })
