@@ -13,7 +13,7 @@ use super::names::is_variable;
 use super::script::{Body, readable};
 use super::substitution::{guarded, has_placeholder, plain};
 use super::words::pairs;
-use crate::load::container;
+use crate::load::{binds::refused, container};
 
 impl Converter<'_> {
     pub fn instruction(&mut self, instruction: &Instruction) {
@@ -224,7 +224,7 @@ impl Converter<'_> {
             match (&*flag.name.value, flag.value.as_ref().map(|value| &*value.value)) {
                 ("network", Some("none")) => network_none = true,
                 ("network", Some("default" | "host")) => {}
-                ("mount", Some(value)) => binds.extend(self.mount(flag, value)),
+                ("mount", Some(value)) => self.mount(flag, value, &mut binds),
                 _ => {
                     let title =
                         format!("RUN --{} is not carried over: scripts have no rights outside", flag.name.value);
@@ -271,7 +271,7 @@ impl Converter<'_> {
     }
 
     /// A bind of the context is one here; nothing else is.
-    fn mount(&mut self, flag: &Flag, value: &str) -> Option<(String, String)> {
+    fn mount(&mut self, flag: &Flag, value: &str, binds: &mut Vec<(String, String)>) {
         let option = |name: &str| {
             value.split(',').find_map(|part| {
                 let (key, value) = part.split_once('=').unwrap_or((part, ""));
@@ -288,26 +288,26 @@ impl Converter<'_> {
                 let path = format!("{}{source}", self.context.prefix);
                 let path = if path.is_empty() { "./".to_owned() } else { path };
                 let target = self.expand(&target, &span);
-                if super::copy::absolute(&self.stage().workdir, &target) == "/" {
+                let target = super::copy::absolute(&self.stage().workdir, &target);
+                if target == "/" {
                     self.error(&span, "RUN --mount needs a `target`, which cannot be the root");
-                    return None;
+                } else if let Some(why) = refused(&target) {
+                    self.error(&span, &format!("RUN --mount cannot be at {target}: {why}"));
+                } else if binds.iter().any(|(_, other)| *other == target) {
+                    self.error(&span, &format!("another RUN --mount is at {target}"));
+                } else {
+                    binds.push((path, target));
                 }
-                Some((path, super::copy::absolute(&self.stage().workdir, &target)))
             }
             "cache" => {
                 let title = format!("the cache at {target} is not carried over: the script starts without it");
                 self.remark(&span, title, Some("what it leaves there becomes part of the layer"));
-                None
             }
-            "tmpfs" => {
-                self.remark(&span, format!("{target} is a directory of the layer, not a tmpfs"), None);
-                None
-            }
+            "tmpfs" => self.remark(&span, format!("{target} is a directory of the layer, not a tmpfs"), None),
             kind => {
                 let what = if target.is_empty() { "it" } else { &target };
                 let title = format!("RUN --mount=type={kind} is not carried over: the script runs without {what}");
                 self.remark(&span, title, None);
-                None
             }
         }
     }

@@ -112,7 +112,8 @@ fn normal(path: &str) -> String {
     format!("/{}", names.join("/"))
 }
 
-fn refused(dest: &str) -> Option<String> {
+/// Why nothing can be mounted at a path.
+pub(crate) fn refused(dest: &str) -> Option<String> {
     let is_in = |own: &&str| dest.strip_prefix(*own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     match dest {
         "/" => Some("that is the root filesystem itself".to_owned()),

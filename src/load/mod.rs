@@ -5,7 +5,7 @@
 //! graph resolves them.
 
 mod base;
-mod binds;
+pub(crate) mod binds;
 pub(crate) mod container;
 mod directives;
 mod files;
