@@ -119,6 +119,7 @@ fn waits_for_a_value(error: &str, text: &str) -> bool {
         "must be a number",
         "cannot name a variable",
         "a bind cannot be at /",
+        "is no URL",
     ];
     let kind = kinds.iter().any(|kind| error.contains(kind));
     let line = error.split_once("--> stacker.yaml:").and_then(|(_, place)| place.split(':').next()?.parse().ok());

@@ -9,6 +9,7 @@ use super::converter::Converter;
 use super::layer::{Base, Layer, OutImport};
 use super::script::{Body, PUT, preamble, quote};
 use super::substitution::{guarded, has_placeholder};
+use crate::http;
 
 /// What the options and the last word say.
 pub(super) struct Target {
@@ -145,13 +146,7 @@ impl Converter<'_> {
             return self.remark(span, format!("ADD of the repository {source} is not carried over"), None);
         }
         if target.add && is_url {
-            let path = source.split(['?', '#']).next().unwrap_or(source);
-            let name = path.rsplit('/').next().unwrap_or_default();
-            let dest =
-                if target.into { format!("{}/{name}", target.dest.trim_end_matches('/')) } else { target.dest.clone() };
-            let mode = target.mode.clone().or(Some("0600".to_owned()));
-            let import = OutImport { hash: target.checksum.clone(), mode, ..import(source, Some(dest), None) };
-            return self.place(import, target);
+            return self.add_url(source, span, target);
         }
         let path = cleaned(source);
         if !has_wildcards(&path) || has_placeholder(&path) {
@@ -164,6 +159,26 @@ impl Converter<'_> {
             return self.error(span, format!("`{source}` matches several: they need a directory that ends with a `/`"));
         }
         found.iter().for_each(|path| self.copy_host(path, span, target));
+    }
+
+    fn add_url(&mut self, source: &str, span: &Range<usize>, target: &Target) {
+        let name = if has_placeholder(source) {
+            let path = source.split(['?', '#']).next().unwrap_or(source);
+            path.rsplit('/').next().map(str::to_owned)
+        } else {
+            match http::url(source) {
+                Ok(url) => http::name(&url).map(|name| guarded(&name)),
+                Err(why) => return self.error(span, why),
+            }
+        };
+        let dest = match (target.into, name) {
+            (false, _) => target.dest.clone(),
+            (true, Some(name)) if !name.is_empty() => format!("{}/{name}", target.dest.trim_end_matches('/')),
+            _ => return self.error(span, "no file is named in this URL: end the destination with a name"),
+        };
+        let mode = target.mode.clone().or(Some("0600".to_owned()));
+        let import = OutImport { hash: target.checksum.clone(), mode, ..import(source, Some(dest), None) };
+        self.place(import, target);
     }
 
     fn copy_host(&mut self, path: &str, span: &Range<usize>, target: &Target) {
