@@ -292,9 +292,9 @@ impl Converter<'_> {
                 if target == "/" {
                     self.error(&span, "RUN --mount needs a `target`, which cannot be the root");
                 } else if let Some(why) = refused(&target) {
-                    self.error(&span, &format!("RUN --mount cannot be at {target}: {why}"));
+                    self.error(&span, format!("RUN --mount cannot be at {target}: {why}"));
                 } else if binds.iter().any(|(_, other)| *other == target) {
-                    self.error(&span, &format!("another RUN --mount is at {target}"));
+                    self.error(&span, format!("another RUN --mount is at {target}"));
                 } else {
                     binds.push((path, target));
                 }
