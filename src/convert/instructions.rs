@@ -24,6 +24,9 @@ impl Converter<'_> {
             Instruction::Add(add) => self.copy(&add.add.span, &add.options, &add.src, &add.dest, true),
             Instruction::Env(env) => {
                 for (name, value) in self.pairs(&env.arguments) {
+                    if name.contains('=') && !has_placeholder(&name) {
+                        self.error(&env.arguments.span, format!("`{name}` cannot name a variable"));
+                    }
                     set(&mut self.stage().environment, name, value);
                 }
             }
@@ -103,7 +106,15 @@ impl Converter<'_> {
             Vec::new()
         });
         // All of one instruction see what was there before it.
-        found.iter().map(|(name, value)| (self.expand(name, &text.span), self.expand(value, &text.span))).collect()
+        let mut pairs = Vec::new();
+        for (written, value) in found {
+            let name = self.expand(&written, &text.span);
+            match name.is_empty() {
+                true => self.error(&text.span, format!("`{written}` has no value here, and so names nothing")),
+                false => pairs.push((name, self.expand(&value, &text.span))),
+            }
+        }
+        pairs
     }
 
     fn arg(&mut self, arg: &ArgInstruction) {
