@@ -9,7 +9,7 @@ use super::layer::{Base, Layer, Remark};
 use super::names::{is_stage_name, layer_name};
 use super::script::{AS_USER, Body, preamble, script};
 use super::stage::{PATH, Stage};
-use super::substitution::{Substitutions, has_placeholder, plain};
+use super::substitution::{Substitutions, has_placeholder, has_slash_within, plain};
 use super::words::expand;
 use crate::registry::ImageName;
 
@@ -196,10 +196,17 @@ impl<'t> Converter<'t> {
             if ["$BUILDPLATFORM", "${BUILDPLATFORM}", "$TARGETPLATFORM", "${TARGETPLATFORM}"].contains(&&*value.value) {
                 continue;
             }
-            let platform = self.expand_global(&value.value, &value.span);
+            let said = self.expand_global(&value.value, &value.span);
+            let fixed = has_slash_within(&said);
+            let platform = if fixed { plain(&said) } else { said };
             let parts: Vec<&str> = platform.split('/').collect();
             if let [os, arch, rest @ ..] = parts.as_slice() {
+                // Before a remark, which begins a layer with it.
                 self.stage().platform = Some(((*os).to_owned(), (*arch).to_owned()));
+                if fixed {
+                    let title = format!("the platform is {os}/{arch} and does not follow the arguments in it");
+                    self.remark(&flag.span(), title, Some("it is what `os` and `arch` say"));
+                }
                 if !rest.is_empty() {
                     self.remark(&flag.span(), "a platform's variant is not carried over", None);
                 }

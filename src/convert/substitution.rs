@@ -56,6 +56,11 @@ pub(super) fn has_placeholder(text: &str) -> bool {
     PLACEHOLDER.captures_iter(text).any(|found| &found[1] != "DOLLAR")
 }
 
+/// Whether a placeholder's default has a slash, at which the text cannot be parted.
+pub(super) fn has_slash_within(text: &str) -> bool {
+    PLACEHOLDER.find_iter(text).any(|found| found.as_str().contains('/'))
+}
+
 /// `${NAME:-word}` of a name that is a placeholder without a default.
 pub(super) fn with_default(value: &str, word: &str) -> String {
     match value.strip_suffix(":}}") {
