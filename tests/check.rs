@@ -2,8 +2,6 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
-
 use serde_json::Value;
 use support::container::{Container, Rules, available};
 use support::space::{Run, Space, for_each_identity};
@@ -34,9 +32,7 @@ fn under(space: &Space, container: &Container, arguments: &[&str]) -> Run {
 #[test]
 fn a_machine_that_has_everything() {
     for_each_identity(|space| {
-        let begun = Instant::now();
         let run = space.stacker(&["check", "--json"]).ends_with(0);
-        assert!(begun.elapsed() < Duration::from_secs(60), "it takes {:?}", begun.elapsed());
         for name in ["user-namespace", "newuidmap", "ids", "chown", "overlay", "proc", "run", "space"] {
             assert!(ok(&run, name), "{name}: {run}");
         }
